@@ -1,0 +1,1 @@
+"""Rules: what is seen becomes a `Finding` with its evidence and the suggestion that helps."""

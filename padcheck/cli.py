@@ -1,0 +1,144 @@
+"""The command line. Only click is imported here; what a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from padcheck import __version__
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FORMATS = ("text", "concise", "json", "sarif", "github", "gitlab", "junit")
+
+
+def shared_options(command: F) -> F:
+    """Options of both checking commands, in the order of `--help`."""
+    options = (
+        click.option("--select", metavar="RULES", help="Report only these rules (ids, names, families; comma-separated)."),
+        click.option("--ignore", metavar="RULES", help="Leave these rules out."),
+        click.option("--fix", is_flag=True, help="Write the correction where it can be written."),
+        click.option("--unsafe-fixes", is_flag=True, help="With --fix: also what may change a result that was right."),
+        click.option("--diff", is_flag=True, help="Show what --fix would write, and write nothing."),
+        click.option("--fail-on", type=click.Choice(["error", "warning", "note", "never"]), help="Least severity for exit code 1 [default: error]."),
+        click.option("--output-format", type=click.Choice(FORMATS), help="How the report is written [default: text]."),
+        click.option("--output-file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the report there; the text report still goes to the terminal."),
+        click.option("--statistics", is_flag=True, help="Count findings by rule."),
+        click.option("--profile", type=click.Choice(["default", "strict", "lenient"]), help="strict: warnings fail too; lenient: only errors are shown."),
+        click.option("--config", type=click.Path(dir_okay=False), metavar="FILE", help="Read this configuration instead of the nearest."),
+        click.option("--isolated", is_flag=True, help="Read no configuration."),
+        click.option("--show-settings", is_flag=True, help="Print the settings in force and stop."),
+        click.option("--no-ignores", is_flag=True, help="Report what the configuration's ignores hide."),
+        click.option("--add-ignores", is_flag=True, help="Write an ignore for every finding to the configuration."),
+        click.option("--exit-zero", is_flag=True, help="Exit with 0 even if there are findings."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+class _Commands(click.Group):
+    """Suggests the nearest command for a misspelt one, and keeps to the exit codes."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            if close:
+                error.message += f" Did you mean {close[0]}?"
+            raise
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="padcheck")
+def cli() -> None:
+    """Finds the bugs that make a model edit go to the wrong token, before the edit is run.
+
+    Exit codes: 0 nothing at or above --fail-on, 1 findings, 2 the job could not be done, 3 there was no file at all.
+    """
+
+
+@cli.command()
+@click.argument("hparams", metavar="HPARAMS")
+@click.option("--requests", required=True, metavar="FILE", help="Edit requests: JSON, JSON Lines, CSV; plain or gzip; - for standard input.")
+@click.option("--tokenizer", metavar="DIR", help="The tokenizer's folder (or its tokenizer.json).")
+@click.option("--model", metavar="DIR", help="The model's folder, which also holds the tokenizer.")
+@click.option("--framework", metavar="ID", help="easyedit, kmeng01-rome, kmeng01-memit, rebuilding-rome, unified, alphaedit, pmet, fastedit.")
+@click.option("--method", metavar="NAME", help="The method, for hparams that do not name one.")
+@click.option("--padding-side", type=click.Choice(["left", "right"]), help="The side that will hold, whatever the framework sets.")
+@click.option("--passed-in", is_flag=True, help="You pass a loaded (model, tokenizer), so the framework sets nothing.")
+@click.option("--run", type=click.Choice(["edit", "batch", "sequential"]), default="edit", show_default=True, help="How the requests are run.")
+@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Requests in one batch of --run batch [default: hparams, else all].")
+@click.option("--context-templates", metavar="FILE", help="The templates that the editor will use, one per line or as JSON.")
+@click.option("--rows-out", metavar="FILE.jsonl", help="Write every row: request, row, kind, editor, truth, drift, cause, …")
+@click.option("--max-rows", type=click.IntRange(0), default=20, show_default=True, metavar="N", help="Rows to show in full.")
+@click.option("--html", metavar="FILE", help="Also write the report as one page that can be sent to a colleague.")
+@click.option("--transformers", type=click.Choice(["4", "5"]), help="The generation that will read the tokenizer [default: the installed one, else 5].")
+@click.option("--trust-remote-code", is_flag=True, help="Let transformers run the code that the tokenizer's folder names.")
+@shared_options
+def preflight(**options: Any) -> None:
+    """Will the planned run read, write and score at the right tokens?
+
+    Checks every request × every row that the editor would build, without weights, and says which requests are hit, which token is
+    read instead of which, why, and the smallest change that makes it right.
+    """
+    from padcheck.commands import run_preflight
+
+    raise SystemExit(run_preflight(options))
+
+
+@cli.command()
+@click.argument("rule", metavar="RULE")
+@click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def explain(rule: str, output_format: str) -> None:
+    """What a rule finds, why it matters, and what to do."""
+    from padcheck.commands import run_explain
+
+    raise SystemExit(run_explain(rule, output_format))
+
+
+@cli.command()
+@click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def rules(output_format: str) -> None:
+    """List all rules."""
+    from padcheck.commands import run_rules
+
+    raise SystemExit(run_rules(output_format))
+
+
+@cli.command()
+@click.option("--html", metavar="FILE", help="Also write the report as a page.")
+def demo(html: str | None) -> None:
+    """See the bug on embedded data: the same run, padded right and left."""
+    from padcheck.commands import run_demo
+
+    raise SystemExit(run_demo(Path(html) if html else None))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; 2 for usage errors, never a traceback for bad input."""
+    try:
+        cli.main(args=list(argv) if argv is not None else None, prog_name="padcheck", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("Stopped.", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

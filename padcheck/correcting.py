@@ -1,0 +1,228 @@
+"""`preflight --fix`: write what the editor can be told, then look again.
+
+The side is written where the framework reads it (tokenizer_config.json, hparams). Where it cannot be told a side, or no side is
+right, the right columns go to `<requests>.padcheck.json`, which `padcheck.guard(corrections=PATH)` obeys. "corrected" is said
+only after a second pass with the correction finds no drift.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from padcheck.diagnostics import relative_posix
+from padcheck.planning import Plan
+from padcheck.positions.drift import Reading
+from padcheck.positions.editors import Side
+from padcheck.sources.token_readers import TokenReader
+from padcheck.positions.rows import Prepared
+from padcheck.passes import Outcome, run_pass
+from padcheck.remedies import right_side, usable_places
+from padcheck.reports import PreflightReport, Remedy
+from padcheck.sources.reading import SourceError
+
+VERSION = 1
+
+
+@dataclass(slots=True)
+class Correction:
+    """What would be written. `config`: (path, new text) of a tokenizer_config.json; `rows`: whether a corrections file is needed."""
+
+    side: Side | None = None
+    config: tuple[Path, str, str] | None = None
+    shifts: dict[tuple[int, str, int, str], int] = field(default_factory=dict)
+    heads: dict[int, str] = field(default_factory=dict)
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
+
+
+def correct(plan: Plan, requests: str | Path, outcome: Outcome, report: PreflightReport, *, write: bool = True) -> Correction | None:
+    """Find the correction, look again with it, and write it; None where nothing drifts or nothing helps.
+
+    With `write=False` (`--diff`) nothing is written. Sets `report.verdict` to "corrected" only after a pass without drift in which
+    no other error is left.
+    """
+    if not outcome.tally.drifting:
+        return None
+    correction = Correction()
+    other = right_side(plan, outcome.tally, outcome.needs_left, outcome.needs_right)
+    if other is not None and not plan.side.stated_by_caller:
+        places = usable_places(plan)
+        if places and places[0].kind == "tokenizer_config":
+            correction.side = other
+            correction.config = _config_edit(Path(plan.tokenizer.path), other)
+    side: Side = correction.side or plan.side.value
+    causes = {group.cause for group in outcome.tally.groups.values()}
+    if "retokenised" in causes:
+        _find_heads(plan, requests, side, correction)
+    _find_shifts(plan, requests, side, correction)
+    again = run_pass(plan, requests, plan.templates, side=side, shifts=correction.shifts, heads=correction.heads)
+    left_over = again.tally.drifting
+    if left_over and not correction.entries and correction.config is None:
+        return None
+    if write:
+        _write(plan, requests, side, correction)
+        report.written.extend(correction.written)
+    if correction.entries:
+        path = corrections_path(requests)
+        report.corrections_path = relative_posix(path, Path.cwd())
+        line = f'with padcheck.guard(tokenizer, model=model, corrections="{report.corrections_path}"): ...'
+        report.remedies.insert(0, Remedy(f"{'Written' if write else 'To write'}: {len(correction.entries):,} corrections.", report.corrections_path, line, not left_over))
+    if correction.config is not None:
+        shown = relative_posix(correction.config[0], Path.cwd())
+        report.remedies.insert(0, Remedy(f"{'Written' if write else 'To write'}: padding_side {side}.", shown, f'"padding_side": "{side}"', not left_over))
+    drift_rules = {group.rule for group in outcome.tally.groups.values()} | {"PAD105", "PAD106"}
+    other_errors = any(item.severity == "error" and item.rule not in drift_rules for item in report.findings)
+    if write and not left_over and not other_errors and not report.errors:
+        report.verdict = "corrected"
+    return correction
+
+
+def corrections_path(requests: str | Path) -> Path:
+    """`<requests>.padcheck.json`, beside the requests."""
+    path = Path(requests)
+    return path.with_name(path.name + ".padcheck.json")
+
+
+def _find_heads(plan: Plan, requests: str | Path, side: Side, correction: Correction) -> None:
+    seen: set[int] = set()
+
+    def look(reading: Reading) -> None:
+        prepared = reading.row.prepared
+        index = prepared.request.index
+        if "retokenised" not in reading.causes or index in seen:
+            return
+        seen.add(index)
+        head = right_head(prepared, plan.tokenizer.reader)
+        if head is not None:
+            correction.heads[index] = head
+            correction.entries.append(
+                {
+                    "request": index, "case_id": prepared.request.case_id, "batch": reading.batch.name, "row": None, "kind": "head",
+                    "from": prepared.head, "to": head,
+                }
+            )  # fmt: skip
+
+    run_pass(plan, requests, plan.templates, side=side, on_reading=look)
+
+
+def right_head(prepared: Prepared, reader: TokenReader) -> str | None:
+    """The beginning of the target's text that is read again as `target_ids[:-1]` behind the prompt; None if there is none."""
+    prompt, target = prepared.filled.prompt, prepared.filled.target
+    own, joined = reader.encode_batch([prompt, prompt + target])
+    own_ids = [token for token, special in zip(own.ids, own.special_tokens_mask, strict=True) if not special]
+    wanted = own_ids + prepared.target_ids[:-1]
+    for end in range(len(target) + 1):
+        (encoded,) = reader.encode_batch([prompt + target[:end]])
+        ids = [token for token, special in zip(encoded.ids, encoded.special_tokens_mask, strict=True) if not special]
+        if ids == wanted:
+            return target[:end]
+        if len(ids) > len(wanted) + 4:
+            break
+    return None
+
+
+def _find_shifts(plan: Plan, requests: str | Path, side: Side, correction: Correction) -> None:
+    def look(reading: Reading) -> None:
+        if reading.editor is None or reading.truth is None or not reading.drift:
+            return
+        request = reading.row.prepared.request
+        key = (request.index, reading.batch.name, reading.row.number, reading.kind)
+        correction.shifts[key] = -reading.drift
+        correction.entries.append(
+            {
+                "request": request.index, "case_id": request.case_id, "batch": reading.batch.name, "row": reading.row.number,
+                "kind": reading.kind, "from": reading.editor, "to": reading.truth,
+            }
+        )  # fmt: skip
+
+    run_pass(plan, requests, plan.templates, side=side, heads=correction.heads, on_reading=look)
+
+
+def _config_edit(folder: Path, side: Side) -> tuple[Path, str, str]:
+    """(path, text before, text after) of tokenizer_config.json with `padding_side` set, everything else as it was."""
+    path = (folder if folder.is_dir() else folder.parent) / "tokenizer_config.json"
+    try:
+        before = path.read_text("utf-8")
+        data = json.loads(before)
+    except FileNotFoundError:
+        return path, "", json.dumps({"padding_side": side}, indent=2) + "\n"
+    except (OSError, ValueError) as error:
+        raise SourceError(f"tokenizer_config.json cannot be mended: {error}", path=path.as_posix(), remedy="Set padding_side by hand.") from None
+    if "padding_side" in data:
+        return path, before, _replace_value(before, side)
+    brace = before.index("{") + 1
+    rest = before[brace:]
+    indent = rest[: len(rest) - len(rest.lstrip())] if rest.lstrip() != rest else ""
+    comma = "," if data else ""
+    return path, before, f'{before[:brace]}{indent}"padding_side": "{side}"{comma}{rest if indent else " " + rest}'
+
+
+def _replace_value(text: str, side: Side) -> str:
+    """Replace the value of the top-level key, and nothing else."""
+    decoder = json.JSONDecoder()
+    position = text.index("{") + 1
+    while True:
+        while text[position] in " \t\r\n,":
+            position += 1
+        key, position = decoder.raw_decode(text, position)
+        while text[position] in " \t\r\n:":
+            position += 1
+        _, end = decoder.raw_decode(text, position)
+        if key == "padding_side":
+            return f'{text[:position]}"{side}"{text[end:]}'
+        position = end
+
+
+def _write(plan: Plan, requests: str | Path, side: Side, correction: Correction) -> None:
+    if correction.config is not None:
+        path, _, after = correction.config
+        with atomic(path) as handle:
+            handle.write(after)
+        correction.written.append(relative_posix(path, Path.cwd()))
+    if correction.entries:
+        path = corrections_path(requests)
+        with atomic(path) as handle:
+            for piece in _pieces(plan, requests, side, correction.entries):
+                handle.write(piece)
+        correction.written.append(relative_posix(path, Path.cwd()))
+
+
+def _pieces(plan: Plan, requests: str | Path, side: Side, entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    from padcheck import __version__
+
+    head = {
+        "version": VERSION, "tool": {"name": "padcheck", "version": __version__}, "framework": plan.editor.id, "method": plan.method_name,
+        "fact_token": plan.fact_token, "run": plan.options.run, "padding_side": side,
+        "requests_path": relative_posix(requests, Path.cwd()),
+    }  # fmt: skip
+    yield json.dumps(head, ensure_ascii=False, indent=1)[:-2] + ',\n "corrections": [\n'
+    first = True
+    for entry in entries:
+        yield ("  " if first else ",\n  ") + json.dumps(entry, ensure_ascii=False)
+        first = False
+    yield "\n ]\n}\n"
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[IO[str]]:
+    """Write a text file so that it is there whole or not at all."""
+    try:
+        handle = tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False)
+    except OSError as error:
+        raise SourceError(f"the file cannot be written: {error.strerror}", path=path.as_posix(), remedy="Check the folder's permissions.") from None
+    try:
+        with handle:
+            yield handle
+        if path.exists():
+            os.chmod(handle.name, path.stat().st_mode)
+        os.replace(handle.name, path)
+    except BaseException:
+        Path(handle.name).unlink(missing_ok=True)
+        raise

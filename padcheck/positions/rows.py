@@ -1,0 +1,411 @@
+"""The rows that an editor builds, encoded and measured: context templates × (prompt + target head), KL rows, key rows.
+
+`RowBuilder` turns a chunk of requests into `Prepared` ones with one `encode_batch` for the targets, one for the rows and, where
+a border is not proven to be a cut (`cuts`), one for the parts that the editor encodes apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from padcheck.positions.cuts import Cuts, cuts_of
+from padcheck.positions.editors import Batch, FactToken, Index, Method, Raises
+from padcheck.positions.filling import Filled, Stop, fill
+from padcheck.sources.token_readers import TokenReader
+from padcheck.positions.truth import Measured, measure
+from padcheck.sources.requests import Request
+
+
+class Row:
+    """One row with everything that an editor's arithmetic may count. Token counts, unpadded; see `arithmetic.COUNTS`."""
+
+    __slots__ = (
+        "bare_prompt", "fact_token", "is_kl", "joined", "label_count", "label_first", "labels_sound", "mask", "measured", "number",
+        "part_prefix", "part_subject", "part_suffix", "prefix", "prefix_subject", "prepared", "prompt", "prompt_width", "row", "specials",
+        "subject_end", "target", "target_pads", "target_width", "truth",
+    )  # fmt: skip
+
+    def __init__(self, prepared: Prepared, number: int, measured: Measured, truth: int | None, subject_end: int) -> None:
+        self.prepared = prepared
+        self.number = number
+        self.measured = measured
+        self.truth = truth
+        self.subject_end = subject_end
+        self.is_kl = False
+        self.fact_token: str | None = None
+        n = measured.n
+        self.row = n
+        self.mask = n
+        self.prompt = n
+        self.specials = measured.lead + measured.tail
+        self.target = prepared.target_count
+        self.prefix = self.prefix_subject = self.part_prefix = self.part_subject = self.part_suffix = 0
+        self.joined = self.bare_prompt = self.prompt_width = self.target_width = self.target_pads = 0
+        self.label_first: int | None = None
+        self.label_count = 0
+        self.labels_sound = True
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A request with its rows. `target_ids` are the ids that the method trains; `head` is the text it appends to the prompt."""
+
+    filled: Filled
+    target_ids: list[int]
+    target_count: int
+    head: str
+    base: list[Row] = field(default_factory=list)
+    headed: list[Row] = field(default_factory=list)
+    kl: list[Row] = field(default_factory=list)
+    bare: list[Row] = field(default_factory=list)
+    train: list[Row] = field(default_factory=list)
+    running: tuple[int, ...] | None = None
+    """The target's ids as they stand in running text, None where the prompt's tokens are not a prefix of prompt + target."""
+
+    @property
+    def request(self) -> Request:
+        return self.filled.request
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """What rows need of a tokenizer besides its reader."""
+
+    bos_id: int | None = None
+    unk_id: int | None = None
+    model_max_length: int | None = None
+
+
+def active_batches(method: Method, flags: dict[str, Any]) -> tuple[Batch, ...]:
+    """The batches that the method builds under these hparams."""
+    known = {**method.defaults, **flags}
+    return tuple(batch for batch in method.batches if batch.when is None or batch.when({name: known.get(name) for name in batch.when.names}))
+
+
+class RowBuilder:
+    """Builds the rows of one planned run. Stateless between chunks."""
+
+    def __init__(
+        self,
+        method: Method,
+        batches: Sequence[Batch],
+        reader: TokenReader,
+        fact_token: FactToken,
+        templates: Sequence[str],
+        *,
+        facts: TokenFacts = TokenFacts(),
+        model_path: str = "",
+        head_overrides: dict[int, str] | None = None,
+    ) -> None:
+        self.method = method
+        self.batches = tuple(batches)
+        self.reader = reader
+        self.fact_token = fact_token
+        self.templates = [split_template(template) for template in templates] or [("", "")]
+        self.facts = facts
+        self.model_path = model_path
+        self.cuts: Cuts = cuts_of(reader)
+        self.head_overrides = head_overrides or {}
+        kinds = {batch.rows for batch in self.batches}
+        self.needs_kl = any("kl" in rows for rows in kinds)
+        self.needs_head = any(rows.startswith("templates+") for rows in kinds)
+        self.needs_base = self.needs_head or "templates" in kinds
+        self.needs_bare = "bare" in kinds
+        self.names = {name for batch in self.batches for expression in _expressions(batch, fact_token) for name in expression.names}
+        self.parts = not self.names.isdisjoint({"part_prefix", "part_subject", "part_suffix"})
+
+    # -- building --------------------------------------------------------------------------------------------------------------
+
+    def build(self, requests: Sequence[Request]) -> list[Prepared | Stop]:
+        """The rows of each request, or why the method stops at it; in order."""
+        filled = [fill(request, self.method, model_path=self.model_path) for request in requests]
+        prepared = self._targets(filled)
+        live = [item for item in prepared if isinstance(item, Prepared)]
+        if self.method.kind == "locate":
+            self._locate_rows(live)
+        elif self.method.kind == "train":
+            self._train_rows(live)
+        return prepared
+
+    def _targets(self, filled: Sequence[Filled | Stop]) -> list[Prepared | Stop]:
+        texts = list({item.target: None for item in filled if isinstance(item, Filled)})
+        special = self.method.target_specials not in {"none", "none-strip-bos-or-unk"}
+        encoded = {text: item.ids for text, item in zip(texts, self.reader.encode_batch(texts, add_special_tokens=special), strict=True)}
+        result: list[Prepared | Stop] = []
+        for item in filled:
+            if isinstance(item, Stop):
+                result.append(item)
+                continue
+            ids = list(encoded[item.target])
+            stripped = self.method.target_specials.endswith("strip-bos-or-unk")
+            if stripped and ids and ids[0] in {self.facts.bos_id, self.facts.unk_id} - {None}:
+                ids = ids[1:]
+            if not ids:
+                result.append(Stop("TGT106", "the target has no token: there is nothing to train"))
+                continue
+            head = ""
+            if self.method.kind == "locate":
+                head = item.target if self.method.head == "text" else self.reader.decode(ids[:-1])
+                head = self.head_overrides.get(item.request.index, head)
+                if "{" in head or "}" in head:
+                    stop = _formatted_head(head, item)
+                    if isinstance(stop, Stop):
+                        result.append(stop)
+                        continue
+                    head = stop
+            result.append(Prepared(item, ids, len(ids), head))
+        return result
+
+    def _locate_rows(self, live: Sequence[Prepared]) -> None:
+        wanted = _Texts()
+        plans: list[tuple[Prepared, list[Row], str, str, str, str]] = []
+        for prepared in live:
+            filled = prepared.filled
+            if self.needs_base:
+                for before, after in self.templates:
+                    wanted.add(before + filled.prompt + after)
+                    if prepared.head:
+                        wanted.add(before + filled.prompt + after + prepared.head)
+            if self.needs_bare:
+                wanted.add(filled.prompt)
+            if self.needs_kl:
+                for kl in self.method.kl_prompts:
+                    wanted.add(kl.text.replace("{}", filled.subject))
+            wanted.add(filled.prompt)
+            wanted.add(filled.prompt + filled.target)
+        wanted.encode(self.reader)
+        for prepared in live:
+            filled = prepared.filled
+            start, length = len(filled.before), len(filled.subject)
+            if self.needs_base:
+                for number, (before, after) in enumerate(self.templates):
+                    text = before + filled.prompt + after
+                    begin = len(before) + start
+                    base = self._row(prepared, number, text, begin, begin + length, len(text), wanted)
+                    prepared.base.append(base)
+                    plans.append((prepared, [base], before + filled.raw_before, filled.subject, filled.raw_after + after, ""))
+                    if self.needs_head:
+                        if prepared.head:
+                            headed = self._row(prepared, number, text + prepared.head, begin, begin + length, len(text), wanted)
+                            headed.prompt = base.row
+                            plans[-1][1].append(headed)
+                        else:
+                            headed = base
+                        prepared.headed.append(headed)
+            if self.needs_kl:
+                for offset, kl in enumerate(self.method.kl_prompts):
+                    before, after = kl.text.split("{}")
+                    text = before + filled.subject + after
+                    row = self._row(
+                        prepared, len(self.templates) + offset, text, len(before), len(before) + length, len(text), wanted, kl.fact_token
+                    )
+                    row.is_kl = True
+                    prepared.kl.append(row)
+                    plans.append((prepared, [row], before, filled.subject, after, ""))
+            if self.needs_bare:
+                if self.needs_base and self.templates[0] == ("", ""):
+                    prepared.bare.append(prepared.base[0])
+                else:
+                    row = self._row(prepared, 0, filled.prompt, start, start + length, len(filled.prompt), wanted)
+                    prepared.bare.append(row)
+                    plans.append((prepared, [row], filled.raw_before, filled.subject, filled.raw_after, ""))
+            self._labels(prepared, wanted)
+        self._counts(plans)
+
+    def _row(
+        self,
+        prepared: Prepared,
+        number: int,
+        text: str,
+        start: int,
+        end: int,
+        prompt_end: int,
+        wanted: _Texts,
+        fact_token: str | None = None,
+    ) -> Row:
+        measured = measure(wanted[text], text, start, end, prompt_end, self.reader)
+        row = Row(prepared, number, measured, _truth(measured, fact_token or self.fact_token, end, prompt_end), end)
+        row.fact_token = fact_token
+        return row
+
+    def _labels(self, prepared: Prepared, wanted: _Texts) -> None:
+        """Where the target's slots truly are in each headed row, and whether the row holds the target's tokens at all."""
+        filled = prepared.filled
+        for base, headed in zip(prepared.base, prepared.headed, strict=False):
+            whole, prompt = headed.measured, base.measured
+            own = prompt.ids[: prompt.n - prompt.tail]
+            rest = whole.ids[: whole.n - whole.tail]
+            if self.method.head == "text":
+                headed.labels_sound = rest[: len(own)] == own
+                headed.label_count = len(rest) - len(own)
+                headed.joined, headed.bare_prompt = _joined(prepared, prompt, whole, headed)
+            else:
+                headed.labels_sound = rest == own + prepared.target_ids[:-1]
+                headed.label_count = prepared.target_count
+            headed.label_first = len(own) - 1 if rest[: len(own)] == own else whole.prompt_last
+        bare, joined = wanted[filled.prompt], wanted[filled.prompt + filled.target]
+        bare_ids, joined_ids = _without_tail(bare), _without_tail(joined)
+        if joined_ids[: len(bare_ids)] == bare_ids:
+            prepared.running = tuple(joined_ids[len(bare_ids) :])
+
+    def _counts(self, plans: Iterable[tuple[Prepared, list[Row], str, str, str, str]]) -> None:
+        """The lengths of the parts that the editor encodes apart: read off the row where that is proven, encoded elsewhere."""
+        wanted = _Texts()
+        pending: list[tuple[Row, str, str]] = []
+        for _, rows, before, subject, after, _ in plans:
+            first = rows[0]
+            measured = first.measured
+            text = before + subject
+            if "prefix" in self.names:
+                for row in rows:
+                    pending.append((row, "prefix", wanted.add(before)))
+            if "prefix_subject" in self.names:
+                # `raw` differs from the row's text only where doubled braces were formatted away.
+                plain = measured.text.startswith(text)
+                if plain and measured.oracle == "offsets" and measured.last is not None and measured.last_end <= len(text) == first.subject_end and self.cuts.safe(measured.text, len(text)):
+                    count = measured.last + 1 + measured.tail
+                    for row in rows:
+                        row.prefix_subject = count
+                else:
+                    wanted.add(text)
+                    for row in rows:
+                        pending.append((row, "prefix_subject", text))
+                if not plain:
+                    for row in rows:
+                        raw = text + after + (row.prepared.head if row is not first else "")
+                        pending.append((row, "row", wanted.add(raw)))
+            if self.parts:
+                part, word = (before[:-1], f" {subject.strip()}") if before else (before, subject)
+                for row in rows:
+                    pending.append((row, "part_prefix", wanted.add(part)))
+                    pending.append((row, "part_subject", wanted.add(word)))
+                    tail = row.prepared.head if row is not first else ""
+                    if "part_suffix" in self.names:
+                        pending.append((row, "part_suffix", wanted.add(after + tail)))
+        if pending:
+            wanted.encode(self.reader)
+            for row, name, text in pending:
+                setattr(row, name, len(wanted[text].ids))
+
+    # -- methods that train on prompt + target ----------------------------------------------------------------------------------
+
+    def _train_rows(self, live: Sequence[Prepared]) -> None:
+        wanted = _Texts()
+        join = self.method.join
+        templated = any(batch.rows == "templates+target, locality" for batch in self.batches)
+        only_prompt = all(batch.rows == "prompt" for batch in self.batches)
+        templates = self.templates if templated else [("", "")]
+        for prepared in live:
+            filled = prepared.filled
+            for before, after in templates:
+                wanted.add(before + filled.prompt + after)
+                wanted.add(before + filled.prompt + join + filled.target + after)
+            locality = prepared.request.extra.get("loc_prompt")
+            if templated and isinstance(locality, str):
+                wanted.add(locality)
+        wanted.encode(self.reader)
+        for prepared in live:
+            filled = prepared.filled
+            for number, (before, after) in enumerate(templates):
+                prompt_text = before + filled.prompt + after
+                prompt_row = wanted[prompt_text]
+                text = prompt_text if only_prompt else before + filled.prompt + join + filled.target + after
+                begin = len(before) + len(filled.before)
+                prompt_end = len(before) + len(filled.prompt)
+                row = self._row(prepared, number, text, begin, begin + len(filled.subject), prompt_end, wanted, "last")
+                row.prompt = len(prompt_row.ids)
+                measured = row.measured
+                if self.facts.model_max_length is not None and any(batch.truncates for batch in self.batches):
+                    row.mask = min(row.mask, self.facts.model_max_length)
+                    row.prompt = min(row.prompt, self.facts.model_max_length)
+                if measured.prompt_last is not None:
+                    row.label_first = measured.prompt_last + (0 if only_prompt else 1)
+                    row.label_count = measured.n - measured.tail - row.label_first
+                else:
+                    row.truth = None
+                prepared.train.append(row)
+            locality = prepared.request.extra.get("loc_prompt")
+            if templated and isinstance(locality, str):
+                row = self._row(prepared, len(templates), locality, 0, 0, len(locality), wanted, "last")
+                row.is_kl = True
+                prepared.train.append(row)
+
+
+class _Texts:
+    """Distinct texts, encoded in one call."""
+
+    __slots__ = ("_encoded", "_places")
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+        self._encoded: Sequence[Any] = ()
+
+    def add(self, text: str) -> str:
+        self._places.setdefault(text, len(self._places))
+        return text
+
+    def encode(self, reader: TokenReader) -> None:
+        self._encoded = reader.encode_batch(list(self._places))
+
+    def __getitem__(self, text: str) -> Any:
+        return self._encoded[self._places[text]]
+
+
+def split_template(template: str) -> tuple[str, str]:
+    """What stands before and after the one `{}` of a context template. Raises ValueError where there is not exactly one."""
+    parts = template.split("{}")
+    if len(parts) != 2:
+        raise ValueError(f"a context template needs exactly one {{}}: {template!r}")
+    return parts[0], parts[1]
+
+
+def _truth(measured: Measured, fact_token: str, subject_end: int, prompt_end: int) -> int | None:
+    if fact_token == "subject_last":
+        return measured.last
+    if fact_token == "subject_first":
+        return measured.first
+    if fact_token == "last":
+        return measured.prompt_last
+    if measured.last is None:
+        return None
+    return measured.last + (1 if measured.text[subject_end:prompt_end].strip() else 0)
+
+
+def _expressions(batch: Batch, fact_token: str) -> Iterable[Any]:
+    if isinstance(batch.lookup, Index):
+        for token in (fact_token, "last"):
+            entry = batch.lookup.by_fact_token.get(token)
+            if entry is not None and not isinstance(entry, Raises):
+                yield entry
+    if batch.labels is not None:
+        yield batch.labels.first
+        yield batch.labels.last
+
+
+def _formatted_head(head: str, filled: Filled) -> str | Stop:
+    """The head goes into the prompt *before* `str.format(subject)`: its braces are fields to it."""
+    try:
+        formatted = head.format(filled.subject)
+    except (IndexError, KeyError, ValueError):
+        return Stop("TGT107", "the target's braces are taken for a field when the prompt is formatted")
+    if "{}" in head:
+        return Stop("TGT107", "the target holds {}: the method counts two places for the subject and stops")
+    return formatted
+
+
+def _without_tail(encoded: Any) -> list[int]:
+    ids, special = encoded.ids, encoded.special_tokens_mask
+    stop = len(ids)
+    while stop and special[stop - 1]:
+        stop -= 1
+    return list(ids[:stop])
+
+
+def _joined(prepared: Prepared, prompt: Measured, whole: Measured, row: Row) -> tuple[int, int]:
+    """FastEdit counts the target once, on the bare template, without special tokens."""
+    if row.number == 0:
+        return whole.n - whole.lead - whole.tail, prompt.n - prompt.lead - prompt.tail
+    first = prepared.headed[0] if prepared.headed else row
+    return first.joined, first.bare_prompt

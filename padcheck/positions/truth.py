@@ -1,0 +1,184 @@
+"""Where the subject truly stands in a row: two oracles, and the test that decides which of them may speak.
+
+The first oracle reads the tokenizer's offsets on the *whole* row. The subject's last token is the **last** non-special token
+whose character span contains the subject's last non-space character: in byte-level vocabularies several tokens share one
+character (東京 in GPT-2), and `char_to_token` names the first of them, which is wrong.
+
+Offsets can lie (Llama-3's did in tokenizers before 0.20.1: zero-width spans under `ignore_merges`), so they are tested on
+each row: spans of non-special tokens are not empty, starts and ends never go back, two spans overlap only inside one
+character that can be shared (an ASCII one has one byte and cannot, but for the row's first character, whose span a
+SentencePiece tokenizer gives to its dummy prefix ▁ as well), and no visible character lies between two spans (only a
+combining mark may, which a normaliser has composed with the letter before it). Where the test fails, the second oracle decodes growing prefixes of the row's ids until they show the subject's
+last character. Where neither can be trusted the answer is "none" and says so.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from padcheck.sources.token_readers import Encoded, TokenReader
+
+Oracle = Literal["offsets", "decode", "none"]
+
+
+@dataclass(slots=True)
+class Measured:
+    """One row, encoded alone and measured. Columns are 0-based in the *unpadded* row.
+
+    Attributes:
+        text: the row's text.
+        ids: token ids of the row, special tokens included.
+        n: `len(ids)`.
+        lead, tail: special tokens at the row's start (BOS, CLS, `[gMASK]sop`) and end (EOS, SEP).
+        first: column of the first token of the subject, None where no oracle can be trusted.
+        last: column of the last token of the subject.
+        prompt_last: column of the last token of the prompt (target text does not count).
+        last_end: one past the last character of the token at `last` (-1 where the offsets are not trusted).
+        first_start: first character of the token at `first` (-1 likewise).
+        oracle: which oracle spoke.
+    """
+
+    text: str
+    ids: list[int]
+    n: int
+    lead: int
+    tail: int
+    first: int | None
+    last: int | None
+    prompt_last: int | None
+    last_end: int
+    first_start: int
+    oracle: Oracle
+    encoded: Encoded
+
+
+def _blank(text: str, start: int, end: int) -> bool:
+    """Whether no visible character lies in `text[start:end]`: spaces, which tokens may leave out, and composed accents."""
+    return all(character.isspace() or unicodedata.combining(character) for character in text[start:end])
+
+
+def last_visible(text: str, start: int, end: int) -> int:
+    """Index of the last non-space character of `text[start:end]`; -1 if there is none."""
+    while end > start:
+        end -= 1
+        if not text[end].isspace():
+            return end
+    return -1
+
+
+def first_visible(text: str, start: int, end: int) -> int:
+    """Index of the first non-space character of `text[start:end]`; -1 if there is none."""
+    while start < end:
+        if not text[start].isspace():
+            return start
+        start += 1
+    return -1
+
+
+def measure(encoded: Encoded, text: str, start: int, end: int, prompt_end: int, reader: TokenReader) -> Measured:
+    """Find the subject `text[start:end]` and the end of the prompt `text[:prompt_end]` in the encoded row."""
+    ids = encoded.ids
+    n = len(ids)
+    special = encoded.special_tokens_mask
+    lead = 0
+    while lead < n and special[lead]:
+        lead += 1
+    stop = n
+    while stop > lead and special[stop - 1]:
+        stop -= 1
+
+    first_char = first_visible(text, start, end)
+    last_char = last_visible(text, start, end)
+    prompt_char = last_visible(text, 0, prompt_end)
+    first = last = prompt_last = None
+    last_end = first_start = -1
+    honest = reader.has_offsets
+    if honest:
+        offsets = encoded.offsets
+        previous_start = previous_end = 0
+        for column in range(lead, stop):
+            token_start, token_end = offsets[column]
+            if (
+                token_start >= token_end
+                or token_start < previous_start
+                or token_end < previous_end
+                or (token_start < previous_end and (previous_end - token_start > 1 or (text[token_start] < "\x80" and token_start > 0)))
+                or (token_start > previous_end and not _blank(text, previous_end, token_start))
+            ):
+                honest = False
+                break
+            previous_start = token_start
+            previous_end = token_end
+            if token_start <= last_char < token_end:
+                last = column
+                last_end = token_end
+            if first is None and token_start <= first_char < token_end:
+                first = column
+                first_start = token_start
+            if token_start <= prompt_char < token_end:
+                prompt_last = column
+        if honest and last is None and last_char > start and unicodedata.combining(text[last_char]):
+            return measure(encoded, text, start, last_char, prompt_end, reader)  # the accent was composed with its letter
+        # A normaliser may delete characters; a subject without any token cannot be found by offsets.
+        honest = honest and (last is not None or last_char < 0) and (first is not None or first_char < 0)
+    if honest:
+        return Measured(text, ids, n, lead, n - stop, first, last, prompt_last, last_end, first_start, "offsets", encoded)
+    columns = by_decoding(reader, ids[lead:stop], text, (first_char, last_char, prompt_char))
+    if columns is None:
+        return Measured(text, ids, n, lead, n - stop, None, None, None, -1, -1, "none", encoded)
+    first_span, last_span, prompt_span = columns
+    return Measured(
+        text, ids, n, lead, n - stop, lead + first_span[0], lead + last_span[1], lead + prompt_span[1], -1, -1, "decode", encoded
+    )
+
+
+def by_decoding(reader: TokenReader, ids: Sequence[int], text: str, characters: Sequence[int]) -> list[tuple[int, int]] | None:
+    """First and last token of each of the `characters` (indices into `text`), by decoding growing prefixes of `ids`.
+
+    Returns None where the decoded row is not the text (a normaliser changed it, or tokens are unknown): then decoding
+    proves nothing. A character that is absent (-1) gets (0, 0).
+
+    Source: the incremental decoding that streaming generators use; `�` at the end of a prefix is an unfinished character.
+    """
+    whole = reader.decode(ids)
+    shift = _alignment(whole, text)
+    if shift is None:
+        return None
+    shown: list[int] = []
+    touched: list[int] = []
+    for length in range(1, len(ids) + 1):
+        piece = reader.decode(ids[:length])
+        full = piece.rstrip("�") if not whole.startswith(piece) else piece
+        if not whole.startswith(full):
+            # Decoders that look at the whole sequence (clean-up of spaces before punctuation) may differ at the very end.
+            while full and not whole.startswith(full):
+                full = full[:-1]
+        shown.append(len(full) - shift)
+        touched.append(len(full) - shift + (1 if len(piece) > len(full) else 0))
+    result: list[tuple[int, int]] = []
+    for character in characters:
+        if character < 0:
+            result.append((0, 0))
+            continue
+        first = next((k for k, covered in enumerate(touched) if covered > character), None)
+        last = next((k for k, covered in enumerate(shown) if covered > character), None)
+        if first is None or last is None:
+            return None
+        result.append((first, last))
+    return result
+
+
+def _alignment(decoded: str, text: str) -> int | None:
+    """How many characters `decoded` has before `text` begins (a prefix space: 1; a dropped one: -1); None if they differ."""
+    if decoded == text:
+        return 0
+    if decoded == " " + text:
+        return 1
+    if " " + decoded == text:
+        return -1
+    if decoded.lstrip(" ") == text.lstrip(" "):
+        return len(decoded) - len(text)
+    return None

@@ -1,0 +1,1 @@
+"""What padcheck can read: request files, hparams, templates and tokenizer folders."""
