@@ -38,9 +38,10 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
 )
 """Family → what it is about, in the order in which rules are listed."""
 
-_ID = re.compile(r"([A-Z]{3})\d{3}")
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
-_PREFIX = re.compile(r"[A-Z]{3}\d{0,2}")
+# Compiled when first used: an installation reads the index and needs none of them.
+_ID = r"([A-Z]{3})\d{3}"
+_NAME = r"[a-z0-9]+(-[a-z0-9]+)+"
+_PREFIX = r"[A-Z]{3}\d{0,2}"
 _FENCE = "---\n"
 
 
@@ -115,15 +116,16 @@ def matching(selectors: Iterable[str]) -> set[str]:
     selected: set[str] = set()
     for selector in selectors:
         prefix = selector.strip().upper()
-        hits = {rule_id for rule_id in rules() if rule_id.startswith(prefix)} if _PREFIX.fullmatch(prefix) else set()
+        hits = {rule_id for rule_id in rules() if rule_id.startswith(prefix)} if re.fullmatch(_PREFIX, prefix) else set()
         # A family without a rule yet is known, so it selects nothing rather than being a typo.
         selected |= hits or (set() if prefix in FAMILIES else {find(selector).id})
     return selected
 
 
 def page(rule: Rule) -> str:
-    """The text of the rule's page: Markdown from its first heading on, without the front matter."""
-    return _split((rules_dir() / rule.page).read_text(encoding="utf-8"), rule.page)[1]
+    """The rule's page as a person reads it, in Markdown: what the front matter says, then the text."""
+    text = _split((rules_dir() / rule.page).read_text(encoding="utf-8"), rule.page)[1]
+    return f"# {rule.title}\n\n{rule.summary}\n{rule.message_zh}\n\nSeverity: {rule.severity}. Since {rule.since}.\n\n{text}"
 
 
 def compile_index(folder: Path) -> dict[str, Any]:
@@ -175,10 +177,10 @@ def _checked(metadata: object, path: Path) -> dict[str, Any]:
     texts = [*redirects, *(value for key, value in metadata.items() if key != "redirects")]
     if not all(isinstance(text, str) and text.strip() == text != "" for text in texts):
         raise refuse("every value is a non-empty string without spaces around it (quote what YAML reads as something else)")
-    identifier = _ID.fullmatch(metadata["id"])
+    identifier = re.fullmatch(_ID, metadata["id"])
     if identifier is None or identifier[1] != metadata["family"] or metadata["family"] not in FAMILIES:
         raise refuse(f"id {metadata['id']!r} is not three digits after one of the families {', '.join(FAMILIES)}")
-    if not _NAME.fullmatch(metadata["name"]):
+    if not re.fullmatch(_NAME, metadata["name"]):
         raise refuse(f"name {metadata['name']!r} is not in kebab-case")
     if metadata["severity"] not in SEVERITIES:
         raise refuse(f"severity {metadata['severity']!r} is not one of {', '.join(SEVERITIES)}")

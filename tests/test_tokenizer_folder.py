@@ -85,15 +85,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def write(folder: Path, source: Path, config: dict[str, Any] | None = None, **files: Any) -> Path:
+def write(folder: Path, source: Path, settings: dict[str, Any] | None = None, **files: Any) -> Path:
     """A copy of a tokenizer with other settings; `files` are written as JSON, None removes a file."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
         shutil.copyfile(path, folder / path.name)
-    if config is not None:
+    if settings is not None:
         old = folder / "tokenizer_config.json"
         said = json.loads(old.read_text(encoding="utf-8")) if old.exists() else {}
-        said.update(config)
+        said.update(settings)
         said = {key: value for key, value in said.items() if value != "<absent>"}
         old.write_text(json.dumps(said), encoding="utf-8")
     for name, value in files.items():
@@ -130,7 +130,8 @@ def assert_same(ours: TokenizerFolder, theirs: Any) -> None:
             more = {"return_offsets_mapping": True} if theirs.is_fast else {}
             answer = theirs(text, add_special_tokens=specials, return_special_tokens_mask=True, **more)
             assert mine.ids == answer["input_ids"], text
-            assert mine.tokens == theirs.convert_ids_to_tokens(answer["input_ids"]), text
+            tokens = answer.tokens() if theirs.is_fast else theirs.convert_ids_to_tokens(answer["input_ids"])
+            assert mine.tokens == tokens, text
             assert mine.special_tokens_mask == answer["special_tokens_mask"], text
             if theirs.is_fast:
                 assert list(mine.offsets) == list(answer["offset_mapping"]), text
@@ -500,7 +501,7 @@ def test_wrapping_objects(name: str) -> None:
     assert wrapped.reader.decode(theirs("Paris .")["input_ids"]) == theirs.decode(theirs("Paris .")["input_ids"])
     calling = CallingReader(theirs, has_offsets=True)
     for text, fast, slow in zip(PROBES, wrapped.reader.encode_batch(PROBES), calling.encode_batch(PROBES), strict=True):
-        assert (fast.ids, list(fast.offsets), fast.tokens) == (slow.ids, slow.offsets, slow.tokens), text
+        assert (fast.ids, list(fast.offsets)) == (slow.ids, slow.offsets), text
         assert fast.special_tokens_mask == slow.special_tokens_mask, text
 
 

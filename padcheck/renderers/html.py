@@ -23,6 +23,7 @@ _CHIP = 2
 _LABEL_LIMIT = 40
 """Columns of the terminal that one token may take."""
 
+_HEADINGS = {"pass": "What was checked", "corrected": "What was wrong, and why it mattered"}
 _ICONS = {"pass": "✓", "corrected": "✓", "fail": "✕", "incomplete": "!"}
 
 
@@ -55,7 +56,7 @@ def _planned(report: PreflightReport) -> Iterator[str]:
     paragraphs = "".join(f"<p>{_text(paragraph)}</p>" for paragraph in wording.explanation(report))
     chart = _chart(report)
     if paragraphs:
-        heading = "What was checked" if report.verdict == "pass" else "What is wrong, and why it matters"
+        heading = _HEADINGS.get(report.verdict, "What is wrong, and why it matters")
         yield f'<section class="lead"><div><h2>{heading}</h2>{paragraphs}</div>{chart}</section>'
     yield from _errors(report.errors)
     yield from _change(report)

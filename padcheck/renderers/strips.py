@@ -116,7 +116,7 @@ class Strip:
     # --- What to show ---
 
     def columns(self, fits: Callable[[Sequence[int]], bool]) -> list[int]:
-        """The columns to show, in order: all if they fit, else the marked ones, their neighbours, both ends, and on outwards.
+        """The columns to show, in order: all if they fit, else the marked ones, their neighbours, both ends, and so on.
 
         `fits` says whether a selection has room. The marked columns are shown in any case.
         """

@@ -130,7 +130,8 @@ class _Page:
         if finding.place.path is not None:
             lines += self.detail("at", str(finding.place))
         if finding.request is not None:
-            lines += self.detail("about", str(finding.request))
+            several = finding.evidence.get("requests", 1) != 1
+            lines += self.detail("for example" if several else "about", str(finding.request))
         seen = "; ".join(f"{name} {value}" for name, value in wording.evidence(finding))
         return "\n".join([*lines, *(self.detail("evidence", seen) if seen else []), *self.tail(finding)])
 
@@ -200,7 +201,7 @@ class _Page:
 
     def row(self, view: RowView) -> str:
         """One padded row: its columns, its tokens, and under them who points where."""
-        notes = ", ".join(filter(None, (strips.drift(view), wording.cause(view.cause).label if view.cause else "")))
+        notes = _safe(", ".join(filter(None, (strips.drift(view), wording.cause(view.cause).label if view.cause else ""))))
         title = isolate(clip(escape(strips.title(view)), self.width - len(notes) - 2))
         lines = [f"{self.paint(title, 'bold')}  {self.paint(notes, 'red' if view.drift != 0 else 'blue')}".rstrip()]
         if view.text:
@@ -242,14 +243,14 @@ class _Page:
 
     def pointer(self, mark: Mark, column: int | None, words: str, starts: Mapping[int, int]) -> list[str]:
         """A caret under a token and the words beside it: on its right if they fit, else on its left, else below."""
-        shown, style = isolate(words), _CARET_STYLES[mark]
+        style = _CARET_STYLES[mark]
         if column is None:
-            return [_INDENT + self.paint(shown, *style)]
+            return self.paragraph(words, *style)
         at, needed = starts[column], display_width(words)
         if at + 2 + needed <= self.width:
-            return [" " * at + self.paint(f"^ {shown}", *style)]
+            return [" " * at + self.paint(f"^ {isolate(words)}", *style)]
         if len(_INDENT) + needed + 1 <= at:
-            return [" " * (at - needed - 1) + self.paint(f"{shown} ^", *style)]
+            return [" " * (at - needed - 1) + self.paint(f"{isolate(words)} ^", *style)]
         return [" " * at + self.paint("^", *style), *self.paragraph(words, *style)]
 
     # --- The change, and the end ---
