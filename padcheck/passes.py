@@ -26,7 +26,7 @@ CHUNK = 32
 """Requests encoded together: enough to keep the tokenizer's threads busy, few enough that memory does not grow."""
 EACH = 5
 """Findings of one rule about single requests that are listed one by one, where each has a suggestion of its own."""
-_ONCE = frozenset({"TGT102", "TGT104", "TGT105", "REQ107", "REQ108", "REQ109", "REQ110", "IDX103"})
+_ONCE = frozenset({"TGT102", "TGT104", "TGT105", "REQ107", "REQ108", "REQ109", "REQ110", "REQ113", "IDX103"})
 """Rules whose findings say the same for every request: the first stands for all."""
 
 
@@ -177,14 +177,16 @@ def record(reading: Reading) -> dict[str, Any]:
 def pad_texts(plan: Plan) -> tuple[str, ...]:
     """The text of the token that the run pads with."""
     tokenizer = plan.tokenizer
-    pad = plan.family.pad if plan.family is not None else plan.editor.pad
+    pad = (plan.family.pad if plan.family is not None else None) or plan.editor.pad
     if pad == "eos":
         return (tokenizer.eos_token,) if tokenizer.eos_token else ()
+    if pad is not None and pad.startswith("id:"):
+        return ()
     return (pad,) if pad else (tokenizer.pad_token,) if tokenizer.pad_token else ()
 
 
 def _stream(requests: str | Path | Iterable[Mapping[str, Any]], plan: Plan, outcome: Outcome) -> Iterator[Request]:
-    items = read_requests(requests, subject_required=plan.method.kind == "locate") if isinstance(requests, (str, Path)) else as_requests(requests)
+    items = read_requests(requests, subject_required=plan.method.kind == "locate", zsre_target=plan.zsre_target) if isinstance(requests, (str, Path)) else as_requests(requests, subject_required=plan.method.kind == "locate")
     for item in items:
         if isinstance(item, RequestProblem):
             outcome.problem_count += 1

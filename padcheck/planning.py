@@ -61,6 +61,11 @@ class Plan:
         return self.profiles[0]
 
     @property
+    def zsre_target(self) -> Literal["alt", "answers"]:
+        """The answer that this framework's own loader takes from a zsRE record."""
+        return "alt" if self.editor.id in {"easyedit", "fastedit"} else "answers"
+
+    @property
     def facts(self) -> TokenFacts:
         return TokenFacts(self.tokenizer.bos_id, self.tokenizer.unk_id, self.tokenizer.model_max_length)
 
@@ -77,10 +82,11 @@ def settle(hparams: Hparams | str | Path | Mapping[str, Any], tokenizer: str | P
         hparams = read_hparams(Path(hparams), Path(hparams).as_posix())
     editor, because = _framework(hparams, options)
     method_name, method = _method(hparams, editor, options)
-    fact_token = _fact_token(hparams, method)
+    fact_token = _fact_token(hparams, method, _base_values(hparams, editor.methods[method_name]))
     model_path = str(hparams.values.get("model_name") or "")
-    family = family_of(editor, model_path)
-    known = editor.unknown_family == "fine" or not model_path or family is not None
+    dispatched = not (options.passed_in or method.own_loader)
+    family = family_of(editor, model_path) if dispatched else None
+    known = not dispatched or editor.unknown_family == "fine" or not model_path or family is not None
     folder = (
         tokenizer
         if isinstance(tokenizer, TokenizerFolder)
@@ -88,14 +94,15 @@ def settle(hparams: Hparams | str | Path | Mapping[str, Any], tokenizer: str | P
             Path(tokenizer),
             generation=options.transformers,
             trust_remote_code=options.trust_remote_code,
-            class_override=None if options.passed_in or family is None else family.tokenizer_class,
-            use_fast=None if options.passed_in or family is None else family.use_fast,
+            class_override=family.tokenizer_class if family else None,
+            use_fast=family.use_fast if family else None,
         )
     )
     side = resulting_side(
-        editor, method, method_name, folder, model_path, stated=options.padding_side, passed_in=options.passed_in
+        editor, method, method_name, folder, model_path, stated=options.padding_side, passed_in=not dispatched
     )
-    flags = {**method.defaults, **hparams.values, "fact_token": fact_token}
+    base_values = _base_values(hparams, editor.methods[method_name])
+    flags = {**method.defaults, **base_values, **hparams.values, "fact_token": fact_token}
     return Plan(
         hparams=hparams,
         editor=editor,
@@ -109,7 +116,7 @@ def settle(hparams: Hparams | str | Path | Mapping[str, Any], tokenizer: str | P
         family=family,
         family_known=known,
         side=side,
-        profiles=_profiles(hparams, method, folder, options),
+        profiles=_profiles(flags, method, folder, options),
         options=options,
         flags=flags,
     )
@@ -131,9 +138,9 @@ def _framework(hparams: Hparams, options: Options) -> tuple[Editor, str]:
                 f"there is no framework {options.framework!r}", path="--framework", remedy=nearest(options.framework, editor_ids())
             )
         return load_editor(options.framework), "--framework"
-    keys = set(hparams.values)
-    for editor_id in editor_ids():
-        editor = load_editor(editor_id)
+    keys = set(hparams.values) | ({"alg_name"} if "alg" in hparams.values else set())
+    editors = sorted(map(load_editor, editor_ids()), key=lambda editor: editor.method_key is None)  # a method's name says more than keys
+    for editor in editors:
         if editor.recognise_keys and keys.issuperset(editor.recognise_keys):
             return editor, f"the hparams have {' and '.join(editor.recognise_keys)}"
     parts = [part.lower() for part in Path(hparams.path).parts]
@@ -192,8 +199,20 @@ def _method(hparams: Hparams, editor: Editor, options: Options) -> tuple[str, Me
     return name, method
 
 
-def _fact_token(hparams: Hparams, method: Method) -> FactToken:
-    value = hparams.values.get("fact_token", method.default_fact_token)
+def _base_values(hparams: Hparams, method: Method) -> Mapping[str, Any]:
+    """The hparams of the method that does the work: SimIE reads the file at the same path below that method's folder."""
+    if method.base is None:
+        return {}
+    base = str(hparams.values.get(method.base))
+    parts = [base if part == method.name else part for part in Path(hparams.path).parts]
+    path = Path(*parts)
+    if path.as_posix() == Path(hparams.path).as_posix() or not path.is_file():
+        return {}
+    return read_hparams(path, path.as_posix()).values
+
+
+def _fact_token(hparams: Hparams, method: Method, base_values: Mapping[str, Any]) -> FactToken:
+    value = hparams.values.get("fact_token", base_values.get("fact_token", method.default_fact_token))
     if value not in FACT_TOKENS:
         place = hparams.place("fact_token")
         raise BadFactToken(
@@ -203,7 +222,7 @@ def _fact_token(hparams: Hparams, method: Method) -> FactToken:
     return cast(FactToken, value)
 
 
-def _profiles(hparams: Hparams, method: Method, folder: TokenizerFolder, options: Options) -> tuple[Templates, ...]:
+def _profiles(values: Mapping[str, Any], method: Method, folder: TokenizerFolder, options: Options) -> tuple[Templates, ...]:
     given = options.context_templates
     if given is not None:
         if isinstance(given, (str, Path)):
@@ -212,7 +231,7 @@ def _profiles(hparams: Hparams, method: Method, folder: TokenizerFolder, options
         return (Templates(tuple(texts), f"{len(texts)} templates given by the caller"),)
     if method.templates == "none":
         return (Templates(("{}",), "none: the method uses no context templates"),)
-    lengths = asked_lengths(hparams.values, method.templates)
+    lengths = list(method.template_lengths) or asked_lengths(values, method.templates)
     if not lengths:
         return (Templates(("{}",), "only the bare prompt: the hparams ask for no others"),)
     return tuple(stand_ins(lengths, folder.reader, profile, options.seed) for profile in range(PROFILES))

@@ -82,14 +82,18 @@ def look() -> dict[str, Any]:
         classes[found.__name__] = describe(found, issubclass(found, fast_base), RECIPES[generation])
     classes[fast_base.__name__] = describe(fast_base, True, RECIPES[generation])
 
-    types = {
-        kind: named if isinstance(named, str) else next((name for name in (named[1], named[0]) if name), None)
-        for kind, named in auto.TOKENIZER_MAPPING_NAMES.items()
-        if named
-    }
-    # Whoever has mistral-common installed gets another class, but only for folders that hold a tekken.json.
-    types = {k: GENERIC[generation] if v == "MistralCommonBackend" else v for k, v in types.items() if v}
-    if generation == "5" and "update_post_processor" in inspect.getsource(classes_of(auto, "GPTNeoXTokenizer").__init__):
+    generic = GENERIC[generation]
+    types = by_config(auto, generic)
+    unnamed = {}
+    if generation == "5":
+        # 5 compares the named class with the one that the model type has by name, and asks the config only without a name.
+        of_config, types = types, {kind: name for kind, name in auto.TOKENIZER_MAPPING_NAMES.items() if name}
+        # Whoever has mistral-common installed gets another class, but only for folders that hold a tekken.json.
+        types = {kind: generic if name == "MistralCommonBackend" else name for kind, name in types.items()}
+        for kind in sorted({*of_config, *types}):
+            if of_config.get(kind, generic) != types.get(kind, generic):
+                unnamed[kind] = of_config.get(kind, generic)
+    if generation == "5" and "update_post_processor" in inspect.getsource(auto.tokenizer_class_from_name("GPTNeoXTokenizer")):
         classes["GPTNeoXTokenizer"]["recipe"] = "gpt-neox-bos-eos"
     return {
         "release": ".".join(transformers.__version__.split(".")[:2]),
@@ -98,17 +102,13 @@ def look() -> dict[str, Any]:
         "classes": classes,
         "same": same,
         "model_types": types,
-        "unnamed": unnamed(auto, types) if generation == "5" else {},
+        "unnamed": unnamed,
         "wrong_on_the_hub": sorted(getattr(auto, "MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS", ())),
         "ways": [way for way, there in ways(auto, fast_base).items() if there],
     }
 
 
-def classes_of(auto: Any, name: str) -> Any:
-    return auto.tokenizer_class_from_name(name)
-
-
-def ways(auto: Any, fast_base: type) -> dict[str, bool]:
+def ways(auto: Any, fast_base: Any) -> dict[str, bool]:
     """Behaviour that came or went inside a generation, told by what the release's own source holds."""
     loading = inspect.getsource(auto.AutoTokenizer.from_pretrained)
     decoding = inspect.getsource(fast_base._decode)
@@ -122,7 +122,7 @@ def ways(auto: Any, fast_base: type) -> dict[str, bool]:
     }
 
 
-def describe(found: type, fast: bool, recipes: dict[str, str]) -> dict[str, Any]:
+def describe(found: Any, fast: bool, recipes: dict[str, str]) -> dict[str, Any]:
     """The defaults of one class."""
     defaults: dict[str, Any] = {}
     for base in reversed(found.__mro__[:-1]):
@@ -147,21 +147,22 @@ def describe(found: type, fast: bool, recipes: dict[str, str]) -> dict[str, Any]
     return row
 
 
-def unnamed(auto: Any, types: dict[str, str]) -> dict[str, str]:
-    """Where a folder names no class and config.json's model type leads to another class than the mapping by name says."""
+def by_config(auto: Any, generic: str) -> dict[str, str]:
+    """The class that a config object of each model type leads to; several types share one config class."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    differ = {}
+    found = {}
     for kind in sorted(CONFIG_MAPPING):
         try:
-            found = auto.TOKENIZER_MAPPING.get(CONFIG_MAPPING[kind], None)
-        except Exception:
+            classes = auto.TOKENIZER_MAPPING.get(CONFIG_MAPPING[kind], None)
+        except Exception:  # a class whose optional dependency is missing
             continue
-        name = found.__name__ if found is not None else "TokenizersBackend"
-        name = "TokenizersBackend" if name == "MistralCommonBackend" else name
-        if name != types.get(kind, "TokenizersBackend"):
-            differ[kind] = name
-    return differ
+        if classes is not None and not isinstance(classes, tuple):
+            classes = (classes,)
+        name = next((one.__name__ for one in reversed(classes or ()) if one is not None), None)
+        if name is not None or generic == "TokenizersBackend":
+            found[kind] = generic if name in (None, "MistralCommonBackend") else str(name)
+    return found
 
 
 def table(found: list[dict[str, Any]]) -> str:

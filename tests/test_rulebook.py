@@ -67,7 +67,7 @@ def test_page_is_short_enough_to_read_and_long_enough_to_help(rule: Rule) -> Non
 @every_rule
 def test_page_shows_something_concrete(rule: Rule) -> None:
     example = page(rule).split("## Example")[1].split("## Use instead")[0]
-    assert blocks(example, "json", "yaml", "python", "text")
+    assert blocks(example, "json", "yaml", "python", "text", "console")
 
 
 @every_rule

@@ -201,9 +201,9 @@ def test_every_class_with_a_recipe(name: str, shape: str, config: str, tmp_path:
     folder = write(tmp_path / "tokenizer", SHIPPED / shape, said)
     (folder / "special_tokens_map.json").unlink(missing_ok=True)
     compare(folder, must_be_static=False)
-    if config == "as it is" and not isinstance(load(folder), Exception):
-        # With the class's own special tokens nothing keeps padcheck from reading it alone.
-        assert "read as transformers" in open_tokenizer(folder).how or name in ("BertTokenizerFast", "DistilBertTokenizerFast")
+    if config == "as it is" and shape != "lying-shifted" and not isinstance(load(folder), Exception):
+        # Nothing out of the ordinary is said, so padcheck reads it alone (lying-shifted asks for a prefix space).
+        assert "read as transformers" in open_tokenizer(folder).how
 
 
 @with_transformers
@@ -281,6 +281,12 @@ def test_the_model_type_beside_the_tokenizer(model_type: str, named: str, shape:
     theirs = load(folder)
     if isinstance(theirs, Exception):
         pytest.skip(f"transformers refuses it: {theirs}")
+    try:
+        theirs(PROBES)
+    except Exception as error:
+        with pytest.raises(SourceError, match="does not fit this vocabulary"):
+            open_tokenizer(folder)
+        pytest.skip(f"transformers cannot encode with it: {error}")
     ours = open_tokenizer(folder)
     assert_same(ours, theirs)
     assert ours.model_type == model_type
@@ -356,7 +362,7 @@ def hub_shape() -> Path:
 def test_the_same_folder_is_not_the_same_tokenizer() -> None:
     folder = hub_shape()
     four, five = (open_tokenizer(folder, generation=generation).reader for generation in (4, 5))
-    targets = [" " + one["requested_rewrite"]["target_new"]["str"] for one in counterfact()]
+    targets = [f" {one['target_new']}" for one in counterfact()]
     assert four.encode_batch([" Paris"])[0].tokens == ["<s>", "▁▁", "Par", "is"]
     assert five.encode_batch([" Paris"])[0].tokens == ["<s>", "▁Paris"]
     told = open_tokenizer(folder, generation=5)
@@ -427,7 +433,7 @@ def test_the_place_of_a_stated_side(tmp_path: Path) -> None:
 def test_the_slow_llama_of_transformers_4_pads_right_and_needs_transformers(tmp_path: Path) -> None:
     four = next(release for release in releases() if release.generation == 4)
     assert choose(four, {"tokenizer_class": "LlamaTokenizer"}, None, use_fast=False).chosen.padding_side == "right"
-    with pytest.raises(SourceError, match="LlamaTokenizer"):
+    with pytest.raises(SourceError, match="slow class"):
         open_tokenizer(SHIPPED / "llama2-metaspace", generation=4, use_fast=False)
 
 

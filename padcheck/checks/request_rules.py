@@ -9,7 +9,7 @@ from typing import Any
 
 from padcheck.diagnostics import Finding, Place, RequestRef, Severity
 from padcheck.positions.editors import Method
-from padcheck.positions.filling import Stop
+from padcheck.positions.filling import Stop, is_cjk
 from padcheck.positions.rows import Prepared
 from padcheck.rulebook import find
 from padcheck.sources.requests import Request
@@ -61,7 +61,6 @@ def stopped(stop: Stop, request: Request, context: RequestContext) -> Finding:
         "REQ105": "Keep exactly one {}; write braces that belong to the text as {{ and }}.",
         "REQ106": "Name the subject as it stands in the prompt.",
         "REQ111": "Put a space before {}, or use a framework that does not need one.",
-        "REQ113": "Write the prompt with {} instead of the subject.",
         "TGT106": "Give the new answer as text.",
         "TGT107": "Leave braces out of the target.",
     }
@@ -82,6 +81,11 @@ def hygiene(prepared: Prepared, context: RequestContext) -> Iterator[Finding]:
                 f"Use {subject.strip()!r}.", severity="error" if edge == "ends" else "warning",
             )  # fmt: skip
         yield from _inside_word(prepared, context)
+    if method.requires_template and "{}" not in prompt:
+        yield finding(
+            "REQ113", request, context, f"{method.name} takes templates and this prompt has no {{}}; it was read as {filled.raw_before + '{}' + filled.raw_after!r} with the target {filled.target!r}.",
+            "Write the prompt with {} in the subject's place before you run it.",
+        )  # fmt: skip
     if not method.fills_template and "{}" in prompt:
         yield finding(
             "REQ108", request, context, f"{method.name} does not fill in {{}}: it would train on the braces.",
@@ -98,7 +102,7 @@ def hygiene(prepared: Prepared, context: RequestContext) -> Iterator[Finding]:
                 "TGT105", request, context, f"The target {target!r} begins with a space and {method.name} puts another before it: two spaces are trained.",
                 f"Use {target.lstrip()!r}.",
             )  # fmt: skip
-        elif filled.target != target and target[:1] and _is_cjk(target[0]):
+        elif filled.target != target and target[:1] and is_cjk(target[0]):
             yield finding(
                 "TGT104", request, context, f"{method.name} puts a space before {target!r}; Chinese and Japanese text has none there, so the token that is trained never occurs.",
                 "Edit with a method that forces no space, or expect the answer only after a space.",
@@ -149,20 +153,7 @@ def _inside_word(prepared: Prepared, context: RequestContext) -> Iterator[Findin
 
 def _joins(left: str, right: str) -> bool:
     """Whether two neighbouring characters belong to one word of a script that writes spaces between words."""
-    return bool(left and right) and left.isalnum() and right.isalnum() and not _is_cjk(left) and not _is_cjk(right)
-
-
-def _is_cjk(character: str) -> bool:
-    """Chinese, Japanese kana, CJK punctuation and full-width forms: scripts that put no space between words."""
-    code = ord(character)
-    return (
-        0x3000 <= code <= 0x30FF
-        or 0x3400 <= code <= 0x4DBF
-        or 0x4E00 <= code <= 0x9FFF
-        or 0xF900 <= code <= 0xFAFF
-        or 0xFF00 <= code <= 0xFFEF
-        or 0x20000 <= code <= 0x3134F
-    )
+    return bool(left and right) and left.isalnum() and right.isalnum() and not is_cjk(left) and not is_cjk(right)
 
 
 def _absent(request: Request, context: RequestContext) -> Finding:

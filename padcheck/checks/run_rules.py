@@ -16,6 +16,7 @@ def run_findings(plan: Plan, needs_left: int, needs_right: int, tally: Tally) ->
     found = [
         *_family(plan),
         *_flags(plan),
+        *_batchable(plan),
         *_no_side(plan, needs_left, needs_right),
         *_default_side(plan, needs_left, needs_right),
         *_pad_token(plan, needs_left + needs_right),
@@ -81,6 +82,15 @@ def _flags(plan: Plan) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def _batchable(plan: Plan) -> Iterator[Finding]:
+    if plan.options.run == "batch" and not plan.method.batchable:
+        known = ", ".join(name for name, method in plan.editor.methods.items() if method.batchable and method.kind != "unpadded" and not method.own_loader)
+        yield _finding(
+            "HPR105", f"{plan.editor.title} does not take several requests in one call of {plan.method_name}.",
+            f"Plan it with --run edit or --run sequential, or choose one of {known}.", plan.hparams.place(plan.editor.method_key or ""),
+        )  # fmt: skip
+
+
 def _no_side(plan: Plan, needs_left: int, needs_right: int) -> Iterator[Finding]:
     if needs_left and needs_right:
         yield _finding(
@@ -108,9 +118,7 @@ def _default_side(plan: Plan, needs_left: int, needs_right: int) -> Iterator[Fin
 
 
 def _pad_token(plan: Plan, padded: int) -> Iterator[Finding]:
-    sets = plan.family.pad if plan.family is not None and not plan.options.passed_in else plan.editor.pad
-    if plan.options.passed_in:
-        sets = None
+    sets = None if plan.options.passed_in else (plan.family.pad if plan.family is not None else None) or plan.editor.pad
     if padded and plan.tokenizer.pad_token is None and sets is None:
         yield _finding(
             "TOK102", "The tokenizer has no pad token and the editor sets none: the first padded batch stops with an error.",

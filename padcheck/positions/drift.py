@@ -150,7 +150,7 @@ class Batches:
         if left:
             truth += pads
         if column != truth:
-            causes = _lookup_causes(row, value, column, truth, width, pads, left, entry.text)
+            causes = lookup_causes(row, value, column, truth, width, pads, left, entry.text)
             self._report(Reading(plan.batch, row, kind, column, truth, width, pads, left, causes, entry.text))
         elif self._everything:
             self._report(Reading(plan.batch, row, kind, column, truth, width, pads, left, (), entry.text))
@@ -248,7 +248,7 @@ def _chunks(rows: Sequence[Row], size: int | None) -> Iterator[Sequence[Row]]:
 # -- causes ------------------------------------------------------------------------------------------------------------------------
 
 
-def _lookup_causes(
+def lookup_causes(
     row: Row, value: int, column: int, truth: int, width: int, pads: int, left: bool, arithmetic: str
 ) -> tuple[Cause, ...]:
     """Split the drift into what pads did and what would be wrong on the row alone."""

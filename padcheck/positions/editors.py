@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from padcheck.positions.arithmetic import FLAGS, BadExpression, Expression, compile_expression
 from padcheck.resources import rules_dir
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    _T = TypeVar("_T", bound=DataclassInstance)
 
 Side = Literal["left", "right"]
 FactToken = Literal["subject_last", "subject_first", "subject_first_after_last", "last"]
@@ -120,6 +125,12 @@ class Method:
     note: str = ""
     base: str | None = None
     """The hparams key that names another method which does the work (SimIE)."""
+    batchable: bool = True
+    """Whether the framework takes several requests in one call (`--run batch`)."""
+    own_loader: bool = False
+    """Whether a script of its own loads model and tokenizer: the framework's families and side rules do not apply."""
+    template_lengths: tuple[int, ...] = ()
+    """Lengths in tokens of a fixed list of context templates, without the bare one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +187,10 @@ class Editor:
     pad: str | None = None
 
 
-def _keys(table: Mapping[str, Any], allowed: set[str], where: str) -> None:
+def _keys(table: Mapping[str, Any], allowed: set[str], where: str, required: tuple[str, ...] = ()) -> None:
+    missing = [key for key in required if key not in table]
+    if missing:
+        raise EditorDataError(f"{where}: {', '.join(missing)} is missing")
     unknown = sorted(set(table) - allowed)
     if unknown:
         raise EditorDataError(f"{where}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(allowed))}")
@@ -190,7 +204,7 @@ def _expression(text: Any, where: str, *flags: str) -> Expression:
 
 
 def _index(name: str, table: Mapping[str, Any], where: str) -> Index:
-    _keys(table, {"source", *FACT_TOKENS}, where)
+    _keys(table, {"source", *FACT_TOKENS}, where, ("source",))
     entries: dict[str, Expression | Raises] = {}
     for token in FACT_TOKENS:
         if token in table:
@@ -202,7 +216,7 @@ def _index(name: str, table: Mapping[str, Any], where: str) -> Index:
 
 
 def _batch(table: Mapping[str, Any], indices: Mapping[str, Index], where: str) -> Batch:
-    _keys(table, {"name", "rows", "per", "size", "lookup", "labels", "when", "source", "truncates"}, where)
+    _keys(table, {"name", "rows", "per", "size", "lookup", "labels", "when", "source", "truncates"}, where, ("name", "rows", "per", "source"))
     for key, choices in (("name", get_args(BatchName)), ("rows", get_args(Rows)), ("per", get_args(Per))):
         if table[key] not in choices:
             raise EditorDataError(f"{where}.{key}: {table[key]!r} is none of {', '.join(choices)}")
@@ -214,7 +228,8 @@ def _batch(table: Mapping[str, Any], indices: Mapping[str, Index], where: str) -
     labels = None
     if "labels" in table:
         span = table["labels"]
-        _keys(span, {"first", "last", "on", "masked"}, f"{where}.labels")
+        _keys(span, {"first", "last", "on", "masked"}, f"{where}.labels", ("first", "last"))
+        _choice(span, "on", ("slots", "tokens"), f"{where}.labels")
         labels = Span(
             _expression(span["first"], f"{where}.labels.first"),
             _expression(span["last"], f"{where}.labels.last"),
@@ -227,33 +242,56 @@ def _batch(table: Mapping[str, Any], indices: Mapping[str, Index], where: str) -
     )
 
 
-def _method(name: str, tables: Mapping[str, Any], indices: Mapping[str, Index], where: str, seen: tuple[str, ...] = ()) -> Method:
+def _method(name: str, tables: Mapping[str, Any], indices: Mapping[str, Index], where: str) -> Method:
     table = dict(tables[name])
-    if "like" in table:
+    seen = [name]
+    while "like" in table:
         parent = table.pop("like")
         if parent not in tables or parent in seen:
             raise EditorDataError(f"{where}.like: there is no other method {parent}")
-        inherited = dict(tables[parent])
-        while "like" in inherited:
-            grand = inherited.pop("like")
-            inherited = {**tables[grand], **inherited}
-        inherited.pop("note", None)
-        table = {**inherited, **table}
+        seen.append(parent)
+        table = {**{key: value for key, value in tables[parent].items() if key != "note"}, **table}
     _keys(
         table,
         {
             "kind", "source", "space", "target_specials", "head", "join", "templates", "kl_prompts", "fills_template", "replaces_always", "requires_template",
             "needs_space_before_subject", "needs", "default_fact_token", "batches", "defaults", "sets_side", "note", "base",
+            "batchable", "own_loader", "template_lengths",
         },
         where,
+        ("kind", "source"),
     )  # fmt: skip
-    for key, choices in (("space", get_args(Space)), ("target_specials", get_args(Specials)), ("default_fact_token", FACT_TOKENS)):
-        if key in table and table[key] not in choices:
-            raise EditorDataError(f"{where}.{key}: {table[key]!r} is none of {', '.join(choices)}")
+    for key, choices in _METHOD_CHOICES.items():
+        _choice(table, key, choices, where)
     batches = tuple(_batch(batch, indices, f"{where}.batches[{number}]") for number, batch in enumerate(table.pop("batches", ())))
     table["kl_prompts"] = tuple(KlPrompt(**entry) if isinstance(entry, dict) else KlPrompt(entry) for entry in table.get("kl_prompts", ()))
-    table["needs"] = tuple(table.get("needs", ()))
+    for key in ("needs", "template_lengths"):
+        table[key] = tuple(table.get(key, ()))
     return Method(name=name, batches=batches, **table)
+
+
+_METHOD_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "kind": ("locate", "train", "unpadded"),
+    "space": get_args(Space),
+    "target_specials": get_args(Specials),
+    "head": ("decode", "text"),
+    "templates": ("flat", "groups", "none"),
+    "default_fact_token": FACT_TOKENS,
+    "sets_side": ("left", "right"),
+}
+
+
+def _choice(table: Mapping[str, Any], key: str, choices: tuple[str, ...], where: str) -> None:
+    if key in table and table[key] not in choices:
+        raise EditorDataError(f"{where}.{key}: {table[key]!r} is none of {', '.join(choices)}")
+
+
+def _record(kind: type[_T], table: Mapping[str, Any], where: str) -> _T:
+    """A small dataclass from a table whose keys are its fields."""
+    names = {item.name for item in fields(kind)}
+    required = tuple(item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING)
+    _keys(table, names, where, required)
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
 
 
 def parse_editor(text: str, stem: str) -> Editor:
@@ -273,6 +311,7 @@ def parse_editor(text: str, stem: str) -> Editor:
             "methods", "pad",
         },
         where,
+        ("id", "title", "repository", "commit", "hparams", "methods"),
     )  # fmt: skip
     if data["id"] != stem:
         raise EditorDataError(f"{where}: id {data['id']!r} is not the file's name")
@@ -280,9 +319,6 @@ def parse_editor(text: str, stem: str) -> Editor:
     methods = {name: _method(name, data["methods"], indices, f"{where} [methods.{name}]") for name in data["methods"]}
     side = data.get("side", {})
     _keys(side, {"rules", "places", "evaluation"}, f"{where} [side]")
-    rules = tuple(
-        SideRule(**{key: tuple(value) if isinstance(value, list) else value for key, value in rule.items()}) for rule in side.get("rules", ())
-    )
     return Editor(
         id=data["id"],
         title=data["title"],
@@ -291,10 +327,10 @@ def parse_editor(text: str, stem: str) -> Editor:
         hparams=data["hparams"],
         method_key=data.get("method_key"),
         recognise_keys=tuple(data.get("recognise", {}).get("keys", ())),
-        side_rules=rules,
-        side_places=tuple(SidePlace(**place) for place in side.get("places", ())),
+        side_rules=tuple(_record(SideRule, rule, f"{where} [side] rules[{number}]") for number, rule in enumerate(side.get("rules", ()))),
+        side_places=tuple(_record(SidePlace, place, f"{where} [side] places[{number}]") for number, place in enumerate(side.get("places", ()))),
         evaluation_side=side.get("evaluation", {}).get("side"),
-        families=tuple(Family(**family) for family in data.get("family", ())),
+        families=tuple(_record(Family, family, f"{where} [[family]] {number}") for number, family in enumerate(data.get("family", ()))),
         unknown_family=data.get("unknown_family", "fine"),
         methods=methods,
         pad=data.get("pad"),

@@ -43,12 +43,37 @@ class Filled:
 
 def fill(request: Request, method: Method, *, model_path: str = "") -> Filled | Stop:
     """The prompt and the target of `request` as `method` makes them, or why it stops."""
-    target = spaced_target(request.target_new, method, model_path)
+    target = spaced_target(own_target(request, method), method, model_path)
     if isinstance(target, Stop):
         return target
     if not method.fills_template or method.kind != "locate":
         return _literal(request, method, target)
     return _templated(request, method, target)
+
+
+def own_target(request: Request, method: Method) -> str:
+    """The target as a file in the framework's own format would hold it.
+
+    FastEdit appends `target` to the prompt as it stands; a `target_new` of the other formats is a bare answer, to which the editors
+    add the space themselves. Who converts such a file writes that space (none before Chinese and Japanese).
+    """
+    target = request.target_new
+    if method.head != "text" or request.shape == "fastedit" or not target or target[0].isspace() or is_cjk(target[0]):
+        return target
+    return " " + target
+
+
+def is_cjk(character: str) -> bool:
+    """Chinese, Japanese kana, CJK punctuation and full-width forms: scripts that put no space between words."""
+    code = ord(character)
+    return (
+        0x3000 <= code <= 0x30FF
+        or 0x3400 <= code <= 0x4DBF
+        or 0x4E00 <= code <= 0x9FFF
+        or 0xF900 <= code <= 0xFAFF
+        or 0xFF00 <= code <= 0xFFEF
+        or 0x20000 <= code <= 0x3134F
+    )
 
 
 def spaced_target(target: str, method: Method, model_path: str = "") -> str | Stop:
@@ -86,8 +111,6 @@ def _templated(request: Request, method: Method, target: str) -> Filled | Stop:
     if not subject.strip():
         return Stop("REQ106", "the subject is empty")
     if "{}" not in template:
-        if method.requires_template:
-            return Stop("REQ113", "the method replaces nothing: the prompt must hold {} where the subject goes")
         if subject not in template:
             return Stop("REQ101", "the subject does not occur in the prompt")
         count = template.count(subject)

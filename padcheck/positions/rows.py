@@ -22,7 +22,7 @@ class Row:
     """One row with everything that an editor's arithmetic may count. Token counts, unpadded; see `arithmetic.COUNTS`."""
 
     __slots__ = (
-        "bare_prompt", "fact_token", "is_kl", "joined", "label_count", "label_first", "labels_sound", "mask", "measured", "number",
+        "bare_prompt", "fact_token", "is_kl", "joined", "label_first", "labels_sound", "mask", "measured", "number",
         "part_prefix", "part_subject", "part_suffix", "prefix", "prefix_subject", "prepared", "prompt", "prompt_width", "row", "specials",
         "subject_end", "target", "target_pads", "target_width", "truth",
     )  # fmt: skip
@@ -44,7 +44,6 @@ class Row:
         self.prefix = self.prefix_subject = self.part_prefix = self.part_subject = self.part_suffix = 0
         self.joined = self.bare_prompt = self.prompt_width = self.target_width = self.target_pads = 0
         self.label_first: int | None = None
-        self.label_count = 0
         self.labels_sound = True
 
 
@@ -160,7 +159,7 @@ class RowBuilder:
 
     def _locate_rows(self, live: Sequence[Prepared]) -> None:
         wanted = _Texts()
-        plans: list[tuple[Prepared, list[Row], str, str, str, str]] = []
+        plans: list[tuple[Prepared, list[Row], str, str, str]] = []
         for prepared in live:
             filled = prepared.filled
             if self.needs_base:
@@ -185,7 +184,7 @@ class RowBuilder:
                     begin = len(before) + start
                     base = self._row(prepared, number, text, begin, begin + length, len(text), wanted)
                     prepared.base.append(base)
-                    plans.append((prepared, [base], before + filled.raw_before, filled.subject, filled.raw_after + after, ""))
+                    plans.append((prepared, [base], before + filled.raw_before, filled.subject, filled.raw_after + after))
                     if self.needs_head:
                         if prepared.head:
                             headed = self._row(prepared, number, text + prepared.head, begin, begin + length, len(text), wanted)
@@ -203,14 +202,14 @@ class RowBuilder:
                     )
                     row.is_kl = True
                     prepared.kl.append(row)
-                    plans.append((prepared, [row], before, filled.subject, after, ""))
+                    plans.append((prepared, [row], before, filled.subject, after))
             if self.needs_bare:
                 if self.needs_base and self.templates[0] == ("", ""):
                     prepared.bare.append(prepared.base[0])
                 else:
                     row = self._row(prepared, 0, filled.prompt, start, start + length, len(filled.prompt), wanted)
                     prepared.bare.append(row)
-                    plans.append((prepared, [row], filled.raw_before, filled.subject, filled.raw_after, ""))
+                    plans.append((prepared, [row], filled.raw_before, filled.subject, filled.raw_after))
             self._labels(prepared, wanted)
         self._counts(plans)
 
@@ -238,23 +237,22 @@ class RowBuilder:
             own = prompt.ids[: prompt.n - prompt.tail]
             rest = whole.ids[: whole.n - whole.tail]
             if self.method.head == "text":
-                headed.labels_sound = rest[: len(own)] == own
-                headed.label_count = len(rest) - len(own)
-                headed.joined, headed.bare_prompt = _joined(prepared, prompt, whole, headed)
-            else:
-                headed.labels_sound = rest == own + prepared.target_ids[:-1]
-                headed.label_count = prepared.target_count
+                # The labels are the row's own tokens: they begin with the first one that holds a character of the target.
+                first = _first_beyond(whole, len(prompt.text))
+                headed.label_first = None if first is None else first - 1
+                continue
+            headed.labels_sound = rest == own + prepared.target_ids[:-1]
             headed.label_first = len(own) - 1 if rest[: len(own)] == own else whole.prompt_last
         bare, joined = wanted[filled.prompt], wanted[filled.prompt + filled.target]
         bare_ids, joined_ids = _without_tail(bare), _without_tail(joined)
         if joined_ids[: len(bare_ids)] == bare_ids:
             prepared.running = tuple(joined_ids[len(bare_ids) :])
 
-    def _counts(self, plans: Iterable[tuple[Prepared, list[Row], str, str, str, str]]) -> None:
+    def _counts(self, plans: Sequence[tuple[Prepared, list[Row], str, str, str]]) -> None:
         """The lengths of the parts that the editor encodes apart: read off the row where that is proven, encoded elsewhere."""
         wanted = _Texts()
         pending: list[tuple[Row, str, str]] = []
-        for _, rows, before, subject, after, _ in plans:
+        for _, rows, before, subject, after in plans:
             first = rows[0]
             measured = first.measured
             text = before + subject
@@ -264,10 +262,10 @@ class RowBuilder:
             if "prefix_subject" in self.names:
                 # `raw` differs from the row's text only where doubled braces were formatted away.
                 plain = measured.text.startswith(text)
-                if plain and measured.oracle == "offsets" and measured.last is not None and measured.last_end <= len(text) == first.subject_end and self.cuts.safe(measured.text, len(text)):
-                    count = measured.last + 1 + measured.tail
+                if plain and self._last_token_ends_at(first, len(text)):
+                    assert measured.last is not None
                     for row in rows:
-                        row.prefix_subject = count
+                        row.prefix_subject = measured.last + 1 + measured.tail
                 else:
                     wanted.add(text)
                     for row in rows:
@@ -288,6 +286,29 @@ class RowBuilder:
             wanted.encode(self.reader)
             for row, name, text in pending:
                 setattr(row, name, len(wanted[text].ids))
+        if "joined" in self.names:
+            self._joined(plans)
+
+    def _joined(self, plans: Iterable[tuple[Prepared, list[Row], str, str, str]]) -> None:
+        """FastEdit counts the target on the first template with `{}` still in the subject's place, without special tokens."""
+        wanted = _Texts()
+        before, after = self.templates[0]
+        texts: dict[int, tuple[str, str]] = {}
+        for prepared, *_ in plans:
+            filled = prepared.filled
+            bare = before + filled.raw_before + "{}" + filled.raw_after + after
+            texts[filled.request.index] = wanted.add(bare), wanted.add(bare + filled.target)
+        wanted.encode(self.reader, add_special_tokens=False)
+        for prepared, rows, *_ in plans:
+            bare, joined = texts[prepared.filled.request.index]
+            for row in rows:
+                row.bare_prompt, row.joined = len(wanted[bare].ids), len(wanted[joined].ids)
+
+    def _last_token_ends_at(self, row: Row, end: int) -> bool:
+        """Whether the tokens before `end` are proven to be those of the text before `end` alone."""
+        measured = row.measured
+        trusted = measured.oracle == "offsets" and measured.last is not None and measured.last_end <= end == row.subject_end
+        return trusted and self.cuts.safe(measured.text, end)
 
     # -- methods that train on prompt + target ----------------------------------------------------------------------------------
 
@@ -322,7 +343,6 @@ class RowBuilder:
                     row.prompt = min(row.prompt, self.facts.model_max_length)
                 if measured.prompt_last is not None:
                     row.label_first = measured.prompt_last + (0 if only_prompt else 1)
-                    row.label_count = measured.n - measured.tail - row.label_first
                 else:
                     row.truth = None
                 prepared.train.append(row)
@@ -346,8 +366,8 @@ class _Texts:
         self._places.setdefault(text, len(self._places))
         return text
 
-    def encode(self, reader: TokenReader) -> None:
-        self._encoded = reader.encode_batch(list(self._places))
+    def encode(self, reader: TokenReader, *, add_special_tokens: bool = True) -> None:
+        self._encoded = reader.encode_batch(list(self._places), add_special_tokens=add_special_tokens)
 
     def __getitem__(self, text: str) -> Any:
         return self._encoded[self._places[text]]
@@ -384,6 +404,14 @@ def _expressions(batch: Batch, fact_token: str) -> Iterable[Any]:
         yield batch.labels.last
 
 
+def _first_beyond(measured: Measured, end: int) -> int | None:
+    """Column of the first token that holds a character after `text[:end]`; None where the offsets are not trusted."""
+    if measured.oracle != "offsets":
+        return None if measured.prompt_last is None else measured.prompt_last + 1
+    offsets = measured.encoded.offsets
+    return next((column for column in range(measured.lead, measured.n - measured.tail) if offsets[column][1] > end), None)
+
+
 def _formatted_head(head: str, filled: Filled) -> str | Stop:
     """The head goes into the prompt *before* `str.format(subject)`: its braces are fields to it."""
     try:
@@ -401,11 +429,3 @@ def _without_tail(encoded: Any) -> list[int]:
     while stop and special[stop - 1]:
         stop -= 1
     return list(ids[:stop])
-
-
-def _joined(prepared: Prepared, prompt: Measured, whole: Measured, row: Row) -> tuple[int, int]:
-    """FastEdit counts the target once, on the bare template, without special tokens."""
-    if row.number == 0:
-        return whole.n - whole.lead - whole.tail, prompt.n - prompt.lead - prompt.tail
-    first = prepared.headed[0] if prepared.headed else row
-    return first.joined, first.bare_prompt

@@ -196,7 +196,7 @@ def _choose_4(
         if remote is None:
             raise NoSuchClass(named)
         return Choice(release.generic, f"{named} is the folder's own class", remote)
-    if model_type in release.model_types:
+    if model_type is not None and model_type in release.model_types:
         name = release.model_types[model_type]
         found = None if use_fast else release.by_name(name.removesuffix("Fast"))
         found = found or release.by_name(name)

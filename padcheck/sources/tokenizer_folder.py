@@ -59,7 +59,8 @@ _OTHER_TOKENIZER_FILES = (
 )
 _NO_LIMIT = 1_000_000
 """transformers writes 10^30 where a model has no maximal length."""
-_PROBES = ("a", "0", "b")
+_PROBES = ("a", "0", "b", "a b \U000a1234")
+"""The last holds what no vocabulary has: a class that does not fit its vocabulary stops there."""
 _LEAVES_TO_TRANSFORMERS = "Install padcheck[edit], which brings transformers"
 
 
@@ -227,7 +228,14 @@ def _told(
     nothing = (None, None)
     (bos, bos_id), (eos, eos_id) = named["bos"] or nothing, named["eos"] or nothing
     (unk, unk_id), (pad, pad_id) = named["unk"] or nothing, named["pad"] or nothing
-    prefix, suffix = _around(reader)
+    try:
+        prefix, suffix = _around(reader)
+    except Exception as error:  # the tokenizers library raises nothing more specific
+        raise SourceError(
+            f"{class_name} does not fit this vocabulary: encoding stops with {str(error)!r}.",
+            path=str(contents.path),
+            remedy=f"Check tokenizer_class in {TOKENIZER_CONFIG} and model_type in {_MODEL_CONFIG}.",
+        ) from None
     model_type = (contents.model_config or {}).get("model_type")
     return TokenizerFolder(
         path=contents.path,
@@ -439,9 +447,18 @@ def _why_not_static(contents: _Contents, plans: Sequence[_Plan], trust_remote_co
         return f"transformers {between} read it differently and what is installed lies between them"
     if "tekken.json" in contents.names and importlib.util.find_spec("mistral_common") is not None:
         return "mistral-common is installed and may read tekken.json in place of tokenizer.json"
-    if plans[-1].row.recipe is None:
-        what = "is a slow class" if not plans[-1].row.fast else "makes its tokenizer in a way that padcheck does not follow"
-        return f"{plans[-1].row.name} {what}"
+    row, release = plans[-1].row, plans[-1].release
+    if not row.fast and row.recipe is None and release.by_name(f"{row.name}Fast") is not None:
+        if not contents.names & set(_OTHER_TOKENIZER_FILES):
+            raise SourceError(
+                f"{row.name} of transformers {release.generation} is a slow class, which does not read {TOKENIZER_JSON}, and "
+                "its own vocabulary file is not in the folder.",
+                path=str(contents.path),
+                remedy="Load it with use_fast=True, or add the vocabulary file (tokenizer.model, vocab.txt …).",
+            )
+    if row.recipe is None:
+        what = "is a slow class" if not row.fast else "makes its tokenizer in a way that padcheck does not follow"
+        return f"{row.name} {what}"
     return None
 
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers import models as token_models
@@ -43,7 +43,7 @@ _LETTERS = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\
 _LETTERS_AND_MARKS = _LETTERS.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(r"[^\s\p{L}\p{N}]", r"[^\s\p{L}\p{M}\p{N}]")
 _INFILLING = {"prefix": "▁<PRE>", "middle": "▁<MID>", "suffix": "▁<SUF>", "eot": "▁<EOT>", "fill": "<FILL_ME>"}
 
-Token = str | AddedToken
+Token: TypeAlias = str | AddedToken
 
 
 class NotStatic(Exception):
@@ -611,7 +611,7 @@ def _bpe(**options: Any) -> Callable[[FolderFiles, Reading], Any]:
             raise NotStatic(f"tokenizer.json holds a {type(found).__name__} model where the class builds a BPE one")
         if found.continuing_subword_prefix or found.end_of_word_suffix:
             raise NotStatic("tokenizer.json marks the inside or the end of words, which the class does not")
-        wanted = {"fuse_unk": False, "byte_fallback": False, "unk_token": None, "dropout": None, "ignore_merges": False}
+        wanted: dict[str, Any] = {"fuse_unk": False, "byte_fallback": False, "unk_token": None, "dropout": None, "ignore_merges": False}
         wanted.update(options)
         if wanted["unk_token"] == "unk":
             wanted["unk_token"] = str(reading.named["unk_token"])
@@ -680,10 +680,12 @@ def _build_gpt2_slow(files: FolderFiles, reading: Reading) -> Tokenizer:
     backend = Tokenizer(_bpe_of_files(files.folder))
     _set_parts(backend, reading.parts)
     named = {str(token) for token in reading.named.values() if token}
-    for index, token in reading.listed.items():
-        if str(token) not in named or backend.token_to_id(str(token)) != index:
-            raise NotStatic(f"of the added token {str(token)!r}, round which the slow GPT2Tokenizer decodes spaces")
     _add_tokens(backend, reading, 4)
+    for index, token in reading.listed.items():
+        if str(token) not in named:
+            raise NotStatic(f"of the added token {str(token)!r}, round which the slow GPT2Tokenizer decodes spaces")
+        if backend.token_to_id(str(token)) != index:
+            raise NotStatic(f"of the added token {str(token)!r}, whose id leaves a gap behind the vocabulary")
     if reading.said.get("add_bos_token"):
         backend.post_processor = template(backend, reading, True, False)
     return backend

@@ -61,11 +61,26 @@ class Reading:
         return self._find("first", char)
 
     def _find(self, which: Literal["first", "last"], char: int) -> int | None:
+        """Decoding speaks where it loses nothing, for offsets can lie without failing any test of their own.
+
+        On whether a piece of bare space belongs to the character behind it, decoding has no opinion.
+        """
         self.asked.append((which, char))
-        if self.honest():
-            return self.by_offsets(which, char)
-        found = self.by_decoding(which, char)
-        return self.by_offsets(which, char) if found is None else found
+        by_decoding, by_offsets = self.by_decoding(which, char), self.by_offsets(which, char)
+        if by_decoding is None:
+            return by_offsets
+        if by_offsets is not None and self.honest() and self.differ_by_space(by_decoding, by_offsets):
+            return by_offsets
+        return by_decoding
+
+    def differ_by_space(self, one: int, other: int) -> bool:
+        """Whether nothing visible lies between two places, the first of them included."""
+        assert self.complete is not None
+        plain = self.plain
+        if one not in plain or other not in plain:
+            return False
+        first, second = sorted((plain.index(one), plain.index(other)))
+        return self.complete[first] == self.complete[second] and not any(self.started[first + 1 : second + 1])
 
     def honest(self) -> bool:
         """The offsets' self-test.
