@@ -138,6 +138,7 @@ def run_pass(
             if isinstance(prepared, Stop):
                 outcome.request_findings.add(stopped(prepared, request, context))
                 outcome.drifting[request.index] = 2
+                batches.skip()
                 continue
             for item in hygiene(prepared, context):
                 outcome.request_findings.add(item)

@@ -67,7 +67,7 @@ class Plan:
 
     @property
     def facts(self) -> TokenFacts:
-        return TokenFacts(self.tokenizer.bos_id, self.tokenizer.unk_id, self.tokenizer.model_max_length)
+        return TokenFacts(self.tokenizer.bos_id, self.tokenizer.unk_id, self.tokenizer.model_max_length, self.tokenizer.class_name)
 
 
 class BadFactToken(SourceError):
@@ -212,6 +212,8 @@ def _base_values(hparams: Hparams, method: Method) -> Mapping[str, Any]:
 
 
 def _fact_token(hparams: Hparams, method: Method, base_values: Mapping[str, Any]) -> FactToken:
+    if method.kind != "locate":
+        return cast(FactToken, method.default_fact_token)  # such a method reads no fact_token, whatever the file says
     value = hparams.values.get("fact_token", base_values.get("fact_token", method.default_fact_token))
     if value not in FACT_TOKENS:
         place = hparams.place("fact_token")

@@ -3,8 +3,8 @@
     python scripts/tabulate_tokenizer_classes.py PYTHON [PYTHON ...]
 
 Each PYTHON is the interpreter of an environment with one transformers release (and with sentencepiece, or else the slow
-classes of transformers 4 are missing). This script runs itself in each of them, looks at the classes there, and writes the
-table. Nothing is downloaded. Run it again when a release changes a class; tests/test_tokenizer_folder.py then proves the rows.
+classes of transformers 4 are missing). This script runs itself in each of them, looks at the classes there, and writes
+the table. Nothing is downloaded. Run it again for a new release; tests/test_tokenizer_folder.py then proves the rows.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 TABLE = Path(__file__).resolve().parent.parent / "rules" / "models" / "tokenizer_classes.toml"
 
-# How a class makes its tokenizer out of tokenizer.json, by the names in padcheck/sources/tokenizer_recipes.py. A class stands
-# here only after its constructor was read and the test compares it with AutoTokenizer; every other class is left to transformers.
+# How a class makes its tokenizer out of tokenizer.json, by the names in padcheck/sources/tokenizer_recipes.py. A class
+# stands here only if the test compares it with AutoTokenizer; every other class is left to transformers.
 RECIPES: dict[str, dict[str, str]] = {
     "4": {
         "PreTrainedTokenizerFast": "as-is",
@@ -93,8 +93,10 @@ def look() -> dict[str, Any]:
         for kind in sorted({*of_config, *types}):
             if of_config.get(kind, generic) != types.get(kind, generic):
                 unnamed[kind] = of_config.get(kind, generic)
-    if generation == "5" and "update_post_processor" in inspect.getsource(auto.tokenizer_class_from_name("GPTNeoXTokenizer")):
-        classes["GPTNeoXTokenizer"]["recipe"] = "gpt-neox-bos-eos"
+    if generation == "5":
+        neox: Any = auto.tokenizer_class_from_name("GPTNeoXTokenizer")
+        if "update_post_processor" in inspect.getsource(neox):
+            classes["GPTNeoXTokenizer"]["recipe"] = "gpt-neox-bos-eos"
     return {
         "release": ".".join(transformers.__version__.split(".")[:2]),
         "version": transformers.__version__,
@@ -174,13 +176,13 @@ def table(found: list[dict[str, Any]]) -> str:
         "# like         this release is as that one but for what follows; absent: what that one has and this one has not.",
         "# ways         behaviour that came or went inside a generation; see the script.",
         "# fast, slow   classes that pad on the right and that only transformers itself can read.",
-        "# classes      all others. side: the padding side where no file states one. recipe: how tokenizer.json becomes the tokenizer",
-        "#              (without one, only transformers can tell). bos, eos, unk ...: special tokens where no file states them, \"\" for",
-        "#              none. clean_up: decode() tidies spaces. add_bos, add_eos: added where no file says. from_slow: stating",
-        "#              add_prefix_space makes it convert the slow tokenizer.",
+        "# classes      all others. side: the padding side where no file states one. recipe: how tokenizer.json becomes",
+        "#              the tokenizer (without one, only transformers can tell). bos, eos, unk ...: special tokens where",
+        '#              no file states them, "" for none. clean_up: decode() tidies spaces. add_bos, add_eos: added where',
+        "#              no file says. from_slow: stating add_prefix_space makes it convert the slow tokenizer.",
         "# same         names that lead to another class.",
-        "# model_types  the class that config.json's model_type leads to; unnamed: where it differs if tokenizer_config.json names no",
-        "#              class; wrong_on_the_hub: types for which the named class is not believed.",
+        "# model_types  the class that config.json's model_type leads to; unnamed: where it differs if no file names",
+        "#              a class; wrong_on_the_hub: types for which the named class is not believed.",
     ]
     written: dict[str, dict[str, Any]] = {}
     for one in found:
@@ -193,9 +195,17 @@ def table(found: list[dict[str, Any]]) -> str:
 def section(one: dict[str, Any], like: dict[str, Any] | None) -> list[str]:
     release = f'"{one["release"]}"'
     generic = GENERIC[one["generation"]]
-    before: dict[str, Any] = like or {"classes": {}, "same": {}, "model_types": {}, "unnamed": {}, "wrong_on_the_hub": []}
+    before: dict[str, Any] = like or {
+        "classes": {},
+        "same": {},
+        "model_types": {},
+        "unnamed": {},
+        "wrong_on_the_hub": [],
+    }
     rows = {name: row for name, row in one["classes"].items() if row != before["classes"].get(name)}
-    plain = {name for name, row in rows.items() if row in ({"fast": True, "side": "right"}, {"fast": False, "side": "right"})}
+    plain = {
+        name for name, row in rows.items() if row in ({"fast": True, "side": "right"}, {"fast": False, "side": "right"})
+    }
     lines = [f"[{release}]", f'version = "{one["version"]}"']
     lines += [f'like = "{like["release"]}"'] if like else [f'generic = "{generic}"']
     lines += listing("ways", one["ways"]) or ["ways = []"]

@@ -352,12 +352,19 @@ def test_ultraedit_drops_what_does_not_fill_a_chunk() -> None:
 
 
 def test_unke_counts_the_mask_and_its_windows_count_from_the_end() -> None:
-    requests = [{"question": "a b c", "answer": " T1 T2 T3 T4"}, {"question": "a", "answer": " T5 T6 T7"}]
+    requests = [{"question": "a b c", "answer": " T1 T2 T3 T4"}, {"question": "a", "answer": " T5 T6"}]
     for method, window in (("UnKE", {}), ("UnKE_ARE", {"window_size": 3, "overlap": 1})):
         for side, drifting in (("right", set()), ("left", {1})):
             rows = run(Words(), requests, method=method, side=side, run="batch", hparams=window).rows
             assert not any(row.drifts for row in rows if row.batch == "optimise")
             assert {row.request for row in rows if row.drifts} == drifting
+
+
+def test_a_window_of_nothing_but_overlap_is_scored_one_column_late() -> None:
+    """The last window lies in the text already, and its label on the very token it should predict."""
+    request = {"question": "a", "answer": " T5 T6 T7"}
+    rows = run(Words(), request, method="UnKE_ARE", hparams={"window_size": 3, "overlap": 1}).rows
+    assert [(row.batch, row.row) for row in rows if row.drifts] == [("optimise", 1), ("optimise", 1), ("keys", 1)]
 
 
 # --- the truth ---------------------------------------------------------------------------------------------
@@ -384,7 +391,7 @@ def test_spaces_at_the_end_of_a_prompt_may_predict_the_target() -> None:
     request = {"prompt": "a b ", "subject": "a", "target_new": "T"}
     done = run(Bytes(), request, side="right")
     label = next(row for row in done.rows if row.kind == "label")
-    assert (label.editor, label.truth, label.labels_right) == (2, 2, True)
+    assert (label.editor, label.truth, label.labels_right) == (3, 3, True)
     lookup = next(row for row in run(Bytes(), request, fact="last", side="right").rows if row.kind == "lookup")
     assert (lookup.editor, lookup.truth) == (3, 2)
 

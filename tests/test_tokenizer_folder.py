@@ -1,10 +1,11 @@
-"""A tokenizer folder read without transformers is what AutoTokenizer makes of it: ids, offsets, special tokens, decoded text, side.
+"""A tokenizer folder read without transformers is what AutoTokenizer makes of it: ids, offsets, specials, text, side.
 
-The comparison runs against whatever transformers is installed; run this file under 4.57 and under 5.x to prove both generations.
+The comparison runs against whatever transformers is installed: run this file under 4.57 and 5.x to prove both.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import json
 import os
@@ -21,7 +22,7 @@ pytest.importorskip("tokenizers")
 from padcheck.resources import shipped_dir
 from padcheck.sources.reading import SourceError
 from padcheck.sources.token_readers import CallingReader, FastReader, wrap
-from padcheck.sources.tokenizer_classes import choose, releases, releases_meant
+from padcheck.sources.tokenizer_classes import age, choose, releases, releases_meant
 from padcheck.sources.tokenizer_folder import TokenizerFolder, open_tokenizer, position_scheme
 
 try:
@@ -125,19 +126,18 @@ def assert_same(ours: TokenizerFolder, theirs: Any) -> None:
         assert getattr(ours, f"{name}_token") == getattr(theirs, f"{name}_token"), name
         assert getattr(ours, f"{name}_id") == getattr(theirs, f"{name}_token_id"), name
     assert (ours.model_max_length or 10**30) == (theirs.model_max_length if theirs.model_max_length < 1e6 else 10**30)
+    more = {"return_special_tokens_mask": True, "return_offsets_mapping": theirs.is_fast}
     for specials in (True, False):
-        for text, mine in zip(PROBES, ours.reader.encode_batch(PROBES, add_special_tokens=specials), strict=True):
-            more = {"return_offsets_mapping": True} if theirs.is_fast else {}
-            answer = theirs(text, add_special_tokens=specials, return_special_tokens_mask=True, **more)
-            assert mine.ids == answer["input_ids"], text
-            tokens = answer.tokens() if theirs.is_fast else theirs.convert_ids_to_tokens(answer["input_ids"])
-            assert mine.tokens == tokens, text
-            assert mine.special_tokens_mask == answer["special_tokens_mask"], text
+        answer = theirs(PROBES, add_special_tokens=specials, **more)
+        for i, mine in enumerate(ours.reader.encode_batch(PROBES, add_special_tokens=specials)):
+            ids = answer["input_ids"][i]
+            assert mine.ids == ids, PROBES[i]
+            assert mine.tokens == (answer.tokens(i) if theirs.is_fast else theirs.convert_ids_to_tokens(ids)), PROBES[i]
+            assert mine.special_tokens_mask == answer["special_tokens_mask"][i], PROBES[i]
             if theirs.is_fast:
-                assert list(mine.offsets) == list(answer["offset_mapping"]), text
-            assert ours.reader.decode(mine.ids) == theirs.decode(mine.ids), text
-            for cut in (1, 2, 3):
-                assert ours.reader.decode(mine.ids[cut:-cut]) == theirs.decode(mine.ids[cut:-cut]), text
+                assert list(mine.offsets) == list(answer["offset_mapping"][i]), PROBES[i]
+            for head, tail in ((0, len(ids)), (1, len(ids)), (0, -1), (2, -2)):
+                assert ours.reader.decode(ids[head:tail]) == theirs.decode(ids[head:tail]), PROBES[i]
     bare = ours.reader.encode_batch(["a"], add_special_tokens=False)[0].ids
     assert [*ours.prefix_specials, *bare, *ours.suffix_specials] == theirs("a")["input_ids"]
 
@@ -156,7 +156,7 @@ def compare(folder: Path, *, must_be_static: bool = True, **options: Any) -> Tok
     return ours
 
 
-# --- The comparison ----------------------------------------------------------------------------------------------------------
+# --- The comparison -------------------------------------------------------------------------------------------------
 
 
 @with_transformers
@@ -182,21 +182,26 @@ def static_classes() -> list[tuple[str, str]]:
         "bert": ["bert-shape"],
     }
     byte_level = ["gpt2-shape", "llama3-shape", "qwen-shape"]
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for row in releases_meant(4 if GENERATION == 4 else 5, TRANSFORMERS)[-1].classes.values():
         if row.recipe is None or row.recipe == "gpt2-slow":
             continue
-        everywhere = row.recipe in ("as-is", "bos-eos", "qwen2") and GENERATION == 4 or row.recipe == "as-is"
-        for shape in SMALL if everywhere else shapes.get(row.recipe, byte_level):
-            pairs.append((row.name, shape))
+        everywhere = (row.recipe in ("as-is", "bos-eos", "qwen2") and GENERATION == 4) or row.recipe == "as-is"
+        pairs += [(row.name, shape) for shape in (SMALL if everywhere else shapes.get(row.recipe, byte_level))]
     return pairs
 
 
+@pytest.mark.slow
 @with_transformers
 @pytest.mark.parametrize(("name", "shape"), static_classes())
-@pytest.mark.parametrize("config", ["as it is", "bos and eos", "tidied", "own special tokens", "pad", "prefix space", "own name"])
+@pytest.mark.parametrize(
+    "config", ["as it is", "bos and eos", "tidied", "own special tokens", "pad", "prefix space", "own name"]
+)
 def test_every_class_with_a_recipe(name: str, shape: str, config: str, tmp_path: Path) -> None:
-    specials = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token"), "<absent>")
+    specials = dict.fromkeys(
+        ("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token"),
+        "<absent>",
+    )
     said = {**specials, "auto_map": "<absent>", "tokenizer_class": name, **CONFIGS[config]}
     folder = write(tmp_path / "tokenizer", SHIPPED / shape, said)
     (folder / "special_tokens_map.json").unlink(missing_ok=True)
@@ -238,8 +243,22 @@ def test_neighbouring_files(name: str, files: dict[str, Any], tmp_path: Path) ->
 def test_added_tokens_of_the_config_replace_those_of_the_file(name: str, tmp_path: Path) -> None:
     listed = json.loads((SHIPPED / name / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
     decoder = {str(one["id"]): {k: v for k, v in one.items() if k != "id"} for one in listed}
-    decoder["70000"] = {"content": " of", "lstrip": False, "rstrip": False, "single_word": False, "normalized": True, "special": False}
-    decoder["70001"] = {"content": "Franc", "lstrip": False, "rstrip": False, "single_word": True, "normalized": False, "special": True}
+    decoder["70000"] = {
+        "content": " of",
+        "lstrip": False,
+        "rstrip": False,
+        "single_word": False,
+        "normalized": True,
+        "special": False,
+    }
+    decoder["70001"] = {
+        "content": "Franc",
+        "lstrip": False,
+        "rstrip": False,
+        "single_word": True,
+        "normalized": False,
+        "special": True,
+    }
     folder = write(tmp_path / "tokenizer", SHIPPED / name, {"added_tokens_decoder": decoder})
     ours = compare(folder)
     assert ours is not None
@@ -267,17 +286,44 @@ def test_padding_and_truncation_of_the_file(name: str, tmp_path: Path) -> None:
     assert '"padding" section of tokenizer.json' in ours.padding_side_because
 
 
-MODEL_TYPES = ["llama", "mistral", "gpt2", "gptj", "gpt_neox", "qwen2", "qwen3", "phi", "phi3", "gemma", "t5", "bert", "bloom",
-               "falcon", "opt", "internlm2", "chatglm", "deepseek_v3", "code_llama", "cohere", "stablelm", "olmo2", "mixtral"]  # fmt: skip
+MODEL_TYPES = [
+    "llama",
+    "mistral",
+    "gpt2",
+    "gptj",
+    "gpt_neox",
+    "qwen2",
+    "qwen3",
+    "phi",
+    "phi3",
+    "gemma",
+    "t5",
+    "bert",
+    "bloom",
+    "falcon",
+    "opt",
+    "internlm2",
+    "chatglm",
+    "deepseek_v3",
+    "code_llama",
+    "cohere",
+    "stablelm",
+    "olmo2",
+    "mixtral",
+]
 
 
+@pytest.mark.slow
 @with_transformers
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-@pytest.mark.parametrize("named", ["LlamaTokenizer", "LlamaTokenizerFast", "PreTrainedTokenizerFast", "GPT2Tokenizer", "<absent>"])
+@pytest.mark.parametrize(
+    "named", ["LlamaTokenizer", "LlamaTokenizerFast", "PreTrainedTokenizerFast", "GPT2Tokenizer", "<absent>"]
+)
 @pytest.mark.parametrize("shape", ["gpt2-shape", "llama2-prepend"])
 def test_the_model_type_beside_the_tokenizer(model_type: str, named: str, shape: str, tmp_path: Path) -> None:
     specials = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"} if shape == "llama2-prepend" else {}
-    folder = write(tmp_path / "tokenizer", SHIPPED / shape, {"tokenizer_class": named, **specials}, config={"model_type": model_type})
+    said = {"tokenizer_class": named, "add_prefix_space": "<absent>", **specials}
+    folder = write(tmp_path / "tokenizer", SHIPPED / shape, said, config={"model_type": model_type})
     theirs = load(folder)
     if isinstance(theirs, Exception):
         pytest.skip(f"transformers refuses it: {theirs}")
@@ -311,7 +357,7 @@ def test_every_name_leads_to_the_tabulated_class() -> None:
         assert chosen.name == (tokenizer_class_from_name(row.name.removesuffix("Fast")) or found).__name__ or GENERATION == 4
 
 
-# --- The slow GPT-2 of transformers 4, and files without tokenizer.json ----------------------------------------------------------
+# --- The slow GPT-2 of transformers 4, and files without tokenizer.json ---------------------------------------------
 
 
 @with_transformers
@@ -349,7 +395,7 @@ def test_slow_tokenizers_go_through_transformers(name: str, tmp_path: Path) -> N
     assert ours.reader.has_offsets == (name == "gpt2-shape")  # the slow GPT-2 is read from its own files
 
 
-# --- Known facts -----------------------------------------------------------------------------------------------------------------
+# --- Known facts ----------------------------------------------------------------------------------------------------
 
 
 def hub_shape() -> Path:
@@ -366,7 +412,7 @@ def test_the_same_folder_is_not_the_same_tokenizer() -> None:
     assert four.encode_batch([" Paris"])[0].tokens == ["<s>", "▁▁", "Par", "is"]
     assert five.encode_batch([" Paris"])[0].tokens == ["<s>", "▁Paris"]
     told = open_tokenizer(folder, generation=5)
-    assert any(note.key == "rebuilt" for note in told.notes)
+    assert any(copy.deepcopy(note).key == "rebuilt" for note in told.notes)
     assert told.other_generation is not None
     assert "normalizer" in told.other_generation.differs
     wrong = {"4": 0, "5": 0}
@@ -410,7 +456,13 @@ def test_add_bos_token_is_obeyed_in_4_and_ignored_in_5(tmp_path: Path) -> None:
         ("llama2-metaspace", {}, 5, "left", "LlamaTokenizer pads on the left in transformers 5"),
         ("gpt2-shape", {}, 5, "right", "GPT2Tokenizer pads on the right in transformers 5"),
         ("llama3-shape", {}, 4, "right", "PreTrainedTokenizerFast pads on the right in transformers 4"),
-        ("llama3-shape", {"padding_side": "left"}, 5, "left", 'tokenizer_config.json says "padding_side": "left"'),
+        (
+            "llama3-shape",
+            {"padding_side": "left"},
+            5,
+            "left",
+            'tokenizer_config.json says "padding_side": "left"',
+        ),
     ],
 )
 def test_the_side_and_why(
@@ -437,9 +489,9 @@ def test_the_slow_llama_of_transformers_4_pads_right_and_needs_transformers(tmp_
         open_tokenizer(SHIPPED / "llama2-metaspace", generation=4, use_fast=False)
 
 
-# --- Remote code -----------------------------------------------------------------------------------------------------------------
+# --- Remote code ----------------------------------------------------------------------------------------------------
 
-REMOTE = '''
+REMOTE = """
 from transformers import PreTrainedTokenizer
 
 class ChatGLM4Tokenizer(PreTrainedTokenizer):
@@ -455,7 +507,7 @@ class ChatGLM4Tokenizer(PreTrainedTokenizer):
     def convert_tokens_to_string(self, tokens): return "".join(tokens)
     def build_inputs_with_special_tokens(self, token_ids_0, token_ids_1=None): return [298, 297] + token_ids_0
     def save_vocabulary(self, *args, **kwargs): return ()
-'''
+"""
 
 
 def test_remote_code_is_not_run_unasked() -> None:
@@ -489,7 +541,7 @@ def test_trusted_remote_code_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert ours.notes == ()
 
 
-# --- wrap() ----------------------------------------------------------------------------------------------------------------------
+# --- wrap() ---------------------------------------------------------------------------------------------------------
 
 
 @with_transformers
@@ -525,7 +577,7 @@ def test_wrapping_a_bare_tokenizer() -> None:
         wrap(object())
 
 
-# --- Faults ----------------------------------------------------------------------------------------------------------------------
+# --- Faults ---------------------------------------------------------------------------------------------------------
 
 
 def refused(path: Path, **options: Any) -> SourceError:
@@ -548,7 +600,9 @@ def test_folders_that_hold_no_tokenizer(tmp_path: Path) -> None:
 
 def test_a_tokenizer_json_may_be_named_itself() -> None:
     ours = open_tokenizer(SHIPPED / "gpt2-shape" / "tokenizer.json")
-    assert (ours.class_name, ours.path.name) == (("GPT2TokenizerFast", "tokenizer.json") if GENERATION == 4 else ("GPT2Tokenizer", "tokenizer.json"))
+    assert (ours.class_name, ours.path.name) == (
+        ("GPT2TokenizerFast", "tokenizer.json") if GENERATION == 4 else ("GPT2Tokenizer", "tokenizer.json")
+    )
 
 
 def test_broken_files_are_said_with_their_place(tmp_path: Path) -> None:
@@ -562,6 +616,8 @@ def test_broken_files_are_said_with_their_place(tmp_path: Path) -> None:
         open_tokenizer(folder)
     config.write_text('{"padding_side": "centre"}')
     assert (refused(folder).line, refused(folder).column) == (1, 18)
+    config.write_text('{"padding_side": null}')
+    assert "null" in refused(folder).message
     config.write_text("{}")
     whole = folder / "tokenizer.json"
     whole.write_text(whole.read_text(encoding="utf-8")[:2000], encoding="utf-8")
@@ -570,6 +626,20 @@ def test_broken_files_are_said_with_their_place(tmp_path: Path) -> None:
     assert "cannot read" in refused(folder).message
     whole.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     assert "LFS" in refused(folder).message
+
+
+def test_an_installed_release_between_two_tabulated_ones_needs_both_to_agree() -> None:
+    assert [release.name for release in releases_meant(5, "5.10.2")] == ["5.5", "5.23"]
+    assert [release.name for release in releases_meant(5, "5.23.1")] == ["5.23"]
+    assert [release.name for release in releases_meant(5, None)] == ["5.23"]
+    assert [release.name for release in releases_meant(4, "5.5.4")] == ["4.57"]
+    assert [age(version, 5) for version in ("5.0.0", "5.5.4", "5.24.0rc1", "4.57.6", None)] == [
+        "older",
+        "known",
+        "newer",
+        "known",
+        "known",
+    ]
 
 
 def test_a_class_of_5_in_4(tmp_path: Path) -> None:
@@ -590,7 +660,7 @@ def test_what_cannot_be_read_without_transformers_says_what_to_install(tmp_path:
     assert f"transformers {other}" in fault.message
 
 
-# --- Positions and imports --------------------------------------------------------------------------------------------------------
+# --- Positions and imports ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ _PADS_RULE: Mapping[Kind, str] = {
 }  # fmt: skip
 _CAUSE_RULE: Mapping[Cause, str] = {
     "sign": "IDX107", "special_tokens": "IDX101", "merged": "IDX102", "boundary": "IDX104", "occurrence": "IDX105",
-    "truncation": "IDX106", "retokenised": "TGT101", "braces": "IDX110", "suffix": "IDX108", "raises": "IDX109",
+    "truncation": "IDX106", "retokenised": "TGT101", "braces": "IDX110", "suffix": "IDX108", "raises": "IDX109", "inconsistent": "PAD105",
 }  # fmt: skip
 
 NOUN: Mapping[Kind, str] = {
@@ -206,6 +206,7 @@ def _message(group: Group, worst: Reading, explain_side: str) -> str:
         "retokenised": f"The target is decoded and read again as other tokens, so the labels do not stand on their tokens: {share}.",
         "braces": f"Doubled braces are counted in the index but are single in the row ({group.arithmetic}): {share}.",
         "suffix": f"The index counts target text ({group.arithmetic}), so it points past the prompt: {share}.",
+        "inconsistent": f"The labels are the target's ids at columns of a row that does not hold the target ({group.arithmetic}): no side is right for {share}.",
         "raises": f"The method {group.arithmetic}: {share}.",
     }[group.cause]
     if group.cause == "raises":

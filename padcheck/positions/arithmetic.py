@@ -31,6 +31,8 @@ COUNTS = (
     "joined",
     "bare_prompt",
     "specials",
+    "trailing",
+    "target_start",
 )
 """What an index may be computed from; each counts tokens.
 
@@ -44,6 +46,8 @@ width, pads             columns of the padded batch; width - row
 target_width, target_pads    columns of the padded batch of targets; leading pads of this target's row in it
 prompt_width            columns of the padded batch of prompts
 specials                special tokens that `encode` adds to any text
+trailing                pads after the row (0 under left padding)
+target_start            first token that holds a visible character of the target, by the tokenizer's offsets
 """
 
 FLAGS = ("fact_token", "enable_prompt_keys", "enable_random_prefix_keys", "original_implementation", "objective_optimization", "context")

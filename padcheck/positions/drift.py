@@ -16,10 +16,11 @@ from padcheck.positions.truth import Measured
 
 Kind = Literal["lookup", "label", "kl", "key", "value", "current"]
 Cause = Literal[
-    "pads", "sign", "special_tokens", "merged", "boundary", "occurrence", "truncation", "retokenised", "braces", "suffix", "raises"
+    "pads", "sign", "special_tokens", "merged", "boundary", "occurrence", "truncation", "retokenised", "braces", "suffix", "raises",
+    "inconsistent",
 ]
 
-_KIND_OF_BATCH: Mapping[str, Kind] = {"optimise": "lookup", "keys": "key", "value": "value", "current": "current", "train": "lookup"}
+_KIND_OF_BATCH: Mapping[str, Kind] = {"optimise": "lookup", "keys": "key", "value": "value", "current": "current", "train": "key"}
 
 
 @dataclass(slots=True)
@@ -96,6 +97,10 @@ class Batches:
                 while plan.size is not None and len(plan.pending) >= plan.size:
                     chunk, plan.pending = plan.pending[: plan.size], plan.pending[plan.size :]
                     self._evaluate(plan, chunk)
+        self.skip()
+
+    def skip(self) -> None:
+        """A request at which the editor stops: it has its place in the group, but no rows."""
         self._in_group += 1
         if self._group_size is not None and self._in_group >= self._group_size:
             self.end_group()
@@ -112,9 +117,11 @@ class Batches:
 
     def _evaluate(self, plan: _Plan, rows: Sequence[Row]) -> None:
         width = max(row.mask for row in rows)
+        if plan.pad_to is not None:
+            width = max(width, plan.pad_to)
         left = self._side == "left"
         if plan.batch.name == "train":
-            self._widths(plan, rows, left)
+            self._widths(plan, rows, width, left)
         for row in rows:
             pads = width - row.mask
             if plan.lookup is not None:
@@ -127,7 +134,8 @@ class Batches:
         entry = plan.last_lookup if row.fact_token == "last" and plan.batch.name != "train" else plan.lookup
         kind: Kind = "kl" if row.is_kl else plan.kind
         if isinstance(entry, Raises):
-            self._report(Reading(plan.batch, row, kind, None, row.truth, width, pads, left, ("raises",), entry.message))
+            truth = None if row.truth is None else row.truth + (pads if left else 0)
+            self._report(Reading(plan.batch, row, kind, None, truth, width, pads, left, ("raises",), entry.message))
             return
         assert entry is not None
         value = entry.on_row(row, width, pads)
@@ -141,7 +149,7 @@ class Batches:
                 self.needs_left += 1
         if self._shifts is not None:
             column += self._shifts.get((row.prepared.request.index, plan.batch.name, row.number, kind), 0)
-        truth = row.truth
+        truth = row.truth if plan.batch.truth == "fact_token" else row.measured.n - row.measured.tail - 1
         if truth is None:
             self.unknown += 1
             if self._everything:
@@ -170,9 +178,10 @@ class Batches:
         text = f"{span.first.text} … {span.last.text}"
         if span.masked:
             text = f"all but {text}"
-            stop = start + row.mask - 1
-            first, last = (last + 1 if first <= start else start), stop
-            first = max(first, start)
+            first, last = max(last + 1 if first <= start else start, start), start + row.mask - 1
+            if first > last:
+                self._report(Reading(plan.batch, row, "label", None, None, width, pads, left, ("boundary",), f"{text}: no label is left"))
+                return
         if self._shifts is not None:
             shift = self._shifts.get((row.prepared.request.index, plan.batch.name, row.number, "label"), 0)
             first, last = first + shift, last + shift
@@ -183,27 +192,29 @@ class Batches:
                 self._report(Reading(plan.batch, row, "label", first, None, width, pads, left, (), text, row.labels_sound))
             return
         truth += start
-        if span.on == "slots" and plan.batch.name == "train":
-            truth -= 1
-        if first != truth or not row.labels_sound:
+        if plan.batch.name == "train":
+            # One convention for all: the first labelled token. A label in column 0 has no logits before it and is dropped.
+            first = first + 1 if span.on == "slots" else max(first, 1)
+        if not truth <= first <= truth + row.label_slack or not row.labels_sound:
             causes = _label_causes(row, first, truth, pads, left, plan.batch, span)
             self._report(Reading(plan.batch, row, "label", first, truth, width, pads, left, causes, text, row.labels_sound))
         elif self._everything:
-            self._report(Reading(plan.batch, row, "label", first, truth, width, pads, left, (), text))
+            self._report(Reading(plan.batch, row, "label", first, first, width, pads, left, (), text))
 
     def _report(self, reading: Reading) -> None:
         self._observe(reading)
 
     @staticmethod
-    def _widths(plan: _Plan, rows: Sequence[Row], left: bool) -> None:
+    def _widths(plan: _Plan, rows: Sequence[Row], width: int, left: bool) -> None:
         """Widths of the batches of prompts and of targets that the method tokenises beside the rows."""
         own = [row for row in rows if not row.is_kl]
         prompt_width = max((row.prompt for row in own), default=0)
-        target_width = max((row.target for row in own), default=0)
+        target_width = max([row.target for row in own] + [plan.pad_to or 0])
         for row in own:
             row.prompt_width = prompt_width
             row.target_width = target_width
             row.target_pads = target_width - row.target if left else 0
+            row.trailing = 0 if left else width - row.mask
 
 
 class _Plan:
@@ -218,6 +229,7 @@ class _Plan:
         self.last_lookup: Expression | Raises | None = entries.get("last", self.lookup)
         self.labels = batch.labels
         self.labels_at_end = batch.labels is not None and anchored_at_row_end(batch.labels)
+        self.pad_to = _hparam_size(batch.pad_to, hparams)
         self.pending: list[Row] = []
 
     def rows_of(self, prepared: Prepared) -> list[Row]:
@@ -284,6 +296,8 @@ def _intrinsic_cause(row: Row, intrinsic: int, alone: int, arithmetic: str) -> C
 
 
 def _label_causes(row: Row, first: int, truth: int, pads: int, left: bool, batch: Batch, span: Span) -> tuple[Cause, ...]:
+    if batch.rows == "prompt" and not row.labels_sound:
+        return ("inconsistent",)  # the row never holds the target whose ids are its labels
     causes: list[Cause] = []
     measured = row.measured
     intrinsic = first - truth + (pads if left else 0)
@@ -294,7 +308,9 @@ def _label_causes(row: Row, first: int, truth: int, pads: int, left: bool, batch
         causes.append("sign" if anchored_at_end else "pads")
     if row.mask < row.row:
         causes.append("truncation")
-    elif not row.labels_sound:
+    elif intrinsic and row.target_width > row.target and first - truth == row.target - row.target_width:
+        causes.append("pads")  # the pads of the shorter targets are labels too
+    elif not row.labels_sound and not (intrinsic and row.specials):
         causes.append("retokenised")
     elif intrinsic:
         causes.append("special_tokens" if measured.tail or row.specials else "boundary")

@@ -29,7 +29,7 @@ Rows = Literal[
 ]
 Per = Literal["row", "request", "run"]
 Space = Literal["unless-blank", "unless-leading", "unless-leading-if-gpt", "never", "always"]
-Specials = Literal["none", "none-strip-bos-or-unk", "kept", "strip-bos-or-unk"]
+Specials = Literal["none", "none-strip-bos-or-unk", "kept", "strip-bos-or-unk", "kept-but-first-of-llama"]
 RunMode = Literal["edit", "batch", "sequential"]
 
 
@@ -60,12 +60,14 @@ class Span:
 
     `on="slots"`: columns whose logits are scored against the target; `on="tokens"`: columns of the target's own tokens.
     `masked=True`: the span is *excluded* from the loss and all other real columns are labelled (LoRA, GRACE …).
+    `foreign=True`: the row does not hold the target whose ids are its labels (QLoRA).
     """
 
     first: Expression
     last: Expression
     on: Literal["slots", "tokens"] = "slots"
     masked: bool = False
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,10 @@ class Batch:
     when: Expression | None
     source: str
     truncates: bool = False
+    truth: Literal["fact_token", "row_last"] = "fact_token"
+    """What the lookup should find: the fact token, or the row's last token (DEFER, MELO)."""
+    pad_to: str | None = None
+    """The hparam that names the width to which every row is padded (QLoRA)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +222,7 @@ def _index(name: str, table: Mapping[str, Any], where: str) -> Index:
 
 
 def _batch(table: Mapping[str, Any], indices: Mapping[str, Index], where: str) -> Batch:
-    _keys(table, {"name", "rows", "per", "size", "lookup", "labels", "when", "source", "truncates"}, where, ("name", "rows", "per", "source"))
+    _keys(table, {"name", "rows", "per", "size", "lookup", "labels", "when", "source", "truncates", "truth", "pad_to"}, where, ("name", "rows", "per", "source"))
     for key, choices in (("name", get_args(BatchName)), ("rows", get_args(Rows)), ("per", get_args(Per))):
         if table[key] not in choices:
             raise EditorDataError(f"{where}.{key}: {table[key]!r} is none of {', '.join(choices)}")
@@ -228,18 +234,19 @@ def _batch(table: Mapping[str, Any], indices: Mapping[str, Index], where: str) -
     labels = None
     if "labels" in table:
         span = table["labels"]
-        _keys(span, {"first", "last", "on", "masked"}, f"{where}.labels", ("first", "last"))
+        _keys(span, {"first", "last", "on", "masked", "foreign"}, f"{where}.labels", ("first", "last"))
         _choice(span, "on", ("slots", "tokens"), f"{where}.labels")
         labels = Span(
             _expression(span["first"], f"{where}.labels.first"),
             _expression(span["last"], f"{where}.labels.last"),
             span.get("on", "slots"),
             span.get("masked", False),
+            span.get("foreign", False),
         )
     when = _expression(table["when"], f"{where}.when", *FLAGS) if "when" in table else None
-    return Batch(
-        table["name"], table["rows"], table["per"], table.get("size"), lookup, labels, when, table["source"], table.get("truncates", False)
-    )
+    _choice(table, "truth", ("fact_token", "row_last"), where)
+    rest = {key: table[key] for key in ("truncates", "truth", "pad_to") if key in table}
+    return Batch(table["name"], table["rows"], table["per"], table.get("size"), lookup, labels, when, table["source"], **rest)
 
 
 def _method(name: str, tables: Mapping[str, Any], indices: Mapping[str, Index], where: str) -> Method:

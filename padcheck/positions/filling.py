@@ -41,14 +41,14 @@ class Filled:
         return self.before + self.subject + self.after
 
 
-def fill(request: Request, method: Method, *, model_path: str = "") -> Filled | Stop:
+def fill(request: Request, method: Method, *, fact_token: str = "subject_last", model_path: str = "") -> Filled | Stop:
     """The prompt and the target of `request` as `method` makes them, or why it stops."""
     target = spaced_target(own_target(request, method), method, model_path)
     if isinstance(target, Stop):
         return target
     if not method.fills_template or method.kind != "locate":
         return _literal(request, method, target)
-    return _templated(request, method, target)
+    return _templated(request, method, target, fact_token)
 
 
 def own_target(request: Request, method: Method) -> str:
@@ -106,7 +106,7 @@ def _literal(request: Request, method: Method, target: str) -> Filled | Stop:
     return Filled(request, prompt[:start], request.subject, prompt[end:], prompt[:start], prompt[end:], target)
 
 
-def _templated(request: Request, method: Method, target: str) -> Filled | Stop:
+def _templated(request: Request, method: Method, target: str, fact_token: str) -> Filled | Stop:
     subject, template = request.subject, request.prompt
     if not subject.strip():
         return Stop("REQ106", "the subject is empty")
@@ -123,7 +123,7 @@ def _templated(request: Request, method: Method, target: str) -> Filled | Stop:
     if places != 1:
         return Stop("REQ105", f"the template holds {places} times {{}} instead of once")
     raw_before, raw_after = template.split("{}")
-    if method.needs_space_before_subject and raw_before and raw_before[-1] != " ":
+    if method.needs_space_before_subject and fact_token != "last" and raw_before and raw_before[-1] != " ":
         return Stop("REQ111", "the method asserts that a space stands before the subject")
     before, after = raw_before, raw_after
     if "{" in template.replace("{}", "", 1) or "}" in template.replace("{}", "", 1):

@@ -22,9 +22,9 @@ class Row:
     """One row with everything that an editor's arithmetic may count. Token counts, unpadded; see `arithmetic.COUNTS`."""
 
     __slots__ = (
-        "bare_prompt", "fact_token", "is_kl", "joined", "label_first", "labels_sound", "mask", "measured", "number",
+        "bare_prompt", "fact_token", "is_kl", "joined", "label_first", "label_slack", "labels_sound", "mask", "measured", "number",
         "part_prefix", "part_subject", "part_suffix", "prefix", "prefix_subject", "prepared", "prompt", "prompt_width", "row", "specials",
-        "subject_end", "target", "target_pads", "target_width", "truth",
+        "subject_end", "target", "target_pads", "target_start", "target_width", "trailing", "truth",
     )  # fmt: skip
 
     def __init__(self, prepared: Prepared, number: int, measured: Measured, truth: int | None, subject_end: int) -> None:
@@ -43,7 +43,9 @@ class Row:
         self.target = prepared.target_count
         self.prefix = self.prefix_subject = self.part_prefix = self.part_subject = self.part_suffix = 0
         self.joined = self.bare_prompt = self.prompt_width = self.target_width = self.target_pads = 0
+        self.trailing = self.target_start = 0
         self.label_first: int | None = None
+        self.label_slack = 0
         self.labels_sound = True
 
 
@@ -75,6 +77,7 @@ class TokenFacts:
     bos_id: int | None = None
     unk_id: int | None = None
     model_max_length: int | None = None
+    class_name: str = ""
 
 
 def active_batches(method: Method, flags: dict[str, Any]) -> tuple[Batch, ...]:
@@ -119,7 +122,7 @@ class RowBuilder:
 
     def build(self, requests: Sequence[Request]) -> list[Prepared | Stop]:
         """The rows of each request, or why the method stops at it; in order."""
-        filled = [fill(request, self.method, model_path=self.model_path) for request in requests]
+        filled = [fill(request, self.method, fact_token=self.fact_token, model_path=self.model_path) for request in requests]
         prepared = self._targets(filled)
         live = [item for item in prepared if isinstance(item, Prepared)]
         if self.method.kind == "locate":
@@ -141,12 +144,15 @@ class RowBuilder:
             stripped = self.method.target_specials.endswith("strip-bos-or-unk")
             if stripped and ids and ids[0] in {self.facts.bos_id, self.facts.unk_id} - {None}:
                 ids = ids[1:]
+            head_ids = ids[:-1]
+            if self.method.target_specials == "kept-but-first-of-llama":
+                ids, head_ids = self._eamet_ids(ids)
             if not ids:
                 result.append(Stop("TGT106", "the target has no token: there is nothing to train"))
                 continue
             head = ""
             if self.method.kind == "locate":
-                head = item.target if self.method.head == "text" else self.reader.decode(ids[:-1])
+                head = item.target if self.method.head == "text" else self.reader.decode(head_ids)
                 head = self.head_overrides.get(item.request.index, head)
                 if "{" in head or "}" in head:
                     stop = _formatted_head(head, item)
@@ -156,6 +162,18 @@ class RowBuilder:
                     head = stop
             result.append(Prepared(item, ids, len(ids), head))
         return result
+
+    def _eamet_ids(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        """EAMET drops the first target id by class and path, and from the row's text only for two of the families.
+
+        EasyEdit models/eamet/compute_z.py:95-132.
+        """
+        path, class_name = self.model_path.lower(), self.facts.class_name.lower()
+        both = "llama-3.1" in path or "gemma" in path
+        spared = any(name in path for name in ("mistral", "qwen", "deepseek"))
+        if both or ("llama" in class_name and not spared):
+            return ids[1:], (ids[1:-1] if both else ids[:-1])
+        return ids, ids[:-1]
 
     def _locate_rows(self, live: Sequence[Prepared]) -> None:
         wanted = _Texts()
@@ -317,6 +335,8 @@ class RowBuilder:
         join = self.method.join
         templated = any(batch.rows == "templates+target, locality" for batch in self.batches)
         only_prompt = all(batch.rows == "prompt" for batch in self.batches)
+        foreign = any(batch.labels is not None and batch.labels.foreign for batch in self.batches)
+        by_ids = any(batch.labels is not None and batch.labels.on == "slots" for batch in self.batches)
         templates = self.templates if templated else [("", "")]
         for prepared in live:
             filled = prepared.filled
@@ -343,8 +363,13 @@ class RowBuilder:
                     row.prompt = min(row.prompt, self.facts.model_max_length)
                 if measured.prompt_last is not None:
                     row.label_first = measured.prompt_last + (0 if only_prompt else 1)
-                else:
-                    row.truth = None
+                    visible = None if only_prompt else _first_visible_beyond(measured, prompt_end)
+                    if visible is not None:
+                        row.label_first, row.label_slack = min(row.label_first, visible), max(0, visible - row.label_first)
+                    row.target_start = row.label_first + row.label_slack
+                row.labels_sound = not foreign
+                if by_ids and not only_prompt:
+                    row.labels_sound = measured.ids[-prepared.target_count :] == prepared.target_ids
                 prepared.train.append(row)
             locality = prepared.request.extra.get("loc_prompt")
             if templated and isinstance(locality, str):
@@ -410,6 +435,18 @@ def _first_beyond(measured: Measured, end: int) -> int | None:
         return None if measured.prompt_last is None else measured.prompt_last + 1
     offsets = measured.encoded.offsets
     return next((column for column in range(measured.lead, measured.n - measured.tail) if offsets[column][1] > end), None)
+
+
+def _first_visible_beyond(measured: Measured, end: int) -> int | None:
+    """Column of the first token that holds a visible character after `text[:end]`; None where the offsets are not trusted."""
+    if measured.oracle != "offsets":
+        return None
+    offsets, text = measured.encoded.offsets, measured.text
+    for column in range(measured.lead, measured.n - measured.tail):
+        start, stop = offsets[column]
+        if stop > end and text[max(start, end) : stop].strip():
+            return column
+    return None
 
 
 def _formatted_head(head: str, filled: Filled) -> str | Stop:

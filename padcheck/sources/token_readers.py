@@ -56,7 +56,11 @@ class FastReader:
     has_offsets = True
 
     def __init__(
-        self, tokenizer: Tokenizer, *, decode: Callable[[Sequence[int]], str] | None = None, tidy: bool = False
+        self,
+        tokenizer: Tokenizer,
+        *,
+        decode: Callable[[Sequence[int]], str] | None = None,
+        tidy: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self._decode = decode
@@ -164,7 +168,7 @@ def wrap(tokenizer: Any) -> Wrapped:
         padding = getattr(tokenizer, "padding", None) or {}
         return Wrapped(FastReader(tokenizer), _side(padding.get("direction")), kind.__name__, True)
     raise TypeError(
-        f"{kind.__module__}.{kind.__name__} is no tokenizer that padcheck can read: pass one of transformers or of tokenizers"
+        f"{kind.__module__}.{kind.__name__} is no tokenizer that padcheck can read; pass one of transformers or tokenizers"
     )
 
 

@@ -78,8 +78,8 @@ class Release:
 class Choice:
     """The class that would be loaded, and why that one.
 
-    remote       the folder brings its own class and nothing else fits: the class here is only the nearest that transformers has
-    unnamed      no file names a class; transformers 4 would refuse the folder
+    remote   the class that the folder itself brings along as code; `chosen` is what transformers takes in its place
+    unnamed  no file names a class; transformers 4 would refuse the folder
     """
 
     chosen: TokenizerClass
@@ -141,6 +141,14 @@ def releases_meant(generation: Generation, installed: str | None) -> tuple[Relea
     if not older or not newer:
         return (known[0] if not older else known[-1],)
     return (older[-1],) if older[-1] is newer[0] else (older[-1], newer[0])
+
+
+def age(installed: str | None, generation: Generation) -> Literal["older", "known", "newer"]:
+    """The installed transformers beside all tabulated releases of this generation; "known" where it is of another one."""
+    if installed is None or _numbers(installed)[0] != generation:
+        return "known"
+    known = [_numbers(release.name) for release in releases() if release.generation == generation]
+    return "older" if _numbers(installed) < known[0] else "newer" if _numbers(installed) > known[-1] else "known"
 
 
 def choose(
@@ -311,5 +319,5 @@ def _pairs(groups: Mapping[str, list[str]], like: Mapping[str, str]) -> dict[str
 
 
 def _numbers(version: str) -> tuple[int, int]:
-    major, minor = (version.split(".") + ["0"])[:2]
+    major, minor = ([*version.split("."), "0"])[:2]
     return int(major), int("".join(filter(str.isdigit, minor)) or 0)

@@ -7,7 +7,6 @@ what would really be loaded, says how it got there, and what the other generatio
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import re
@@ -29,6 +28,7 @@ from padcheck.sources.tokenizer_classes import (
     NoSuchClass,
     Release,
     TokenizerClass,
+    age,
     choose,
     releases,
     releases_meant,
@@ -61,13 +61,13 @@ _NO_LIMIT = 1_000_000
 """transformers writes 10^30 where a model has no maximal length."""
 _PROBES = ("a", "0", "b", "a b \U000a1234")
 """The last holds what no vocabulary has: a class that does not fit its vocabulary stops there."""
-_LEAVES_TO_TRANSFORMERS = "Install padcheck[edit], which brings transformers"
 
 
 class Note(str):
     """A fact about the folder that is worth saying: a sentence without capital and full stop, and a stable key.
 
-    Keys: remote-class, class-unnamed, ignored-add-bos-token, ignored-add-eos-token, rebuilt, added-tokens, newer-transformers.
+    Keys: remote-class, class-unnamed, ignored-add-bos-token, ignored-add-eos-token, rebuilt, added-tokens,
+    newer-transformers.
     """
 
     __slots__ = ("key",)
@@ -77,6 +77,9 @@ class Note(str):
         note = super().__new__(cls, text)
         note.key = key
         return note
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]  # for copies and pickles
+        return self.key, str(self)
 
 
 class OtherGeneration(NamedTuple):
@@ -104,7 +107,8 @@ class TokenizerFolder:
     backend_is_fast_class  isinstance(tok, PreTrainedTokenizerFast)
     reader                 encodes and decodes as that class does
     how                    how it was read
-    padding_side           the side before any editor touches it; _because: one sentence; _place: the stated value, if a file states it
+    padding_side           the side before any editor touches it; _because: one sentence; _place: the value in
+                           tokenizer_config.json, if it states one
     model_max_length       tokens; None where there is no limit
     prefix_specials, suffix_specials    ids that encode() puts before and after every text
     model_type, position_scheme         from config.json, None where there is none
@@ -162,7 +166,7 @@ def open_tokenizer(
 
     Raises SourceError with place and remedy.
     """
-    installed = _installed_transformers()
+    installed = _installed("transformers")
     meant, because = _generation(generation, installed)
     contents = _Contents.of(folder)
     candidates = releases_meant(meant, installed)
@@ -171,11 +175,17 @@ def open_tokenizer(
     plans = [_plan(contents, release, class_override, use_fast) for release in candidates]
     plan = plans[-1]
     reason = _why_not_static(contents, plans, trust_remote_code)
+    if reason is None and age(installed, meant) == "older":
+        reason = f"it is older than {plan.release.version}, the first that padcheck was compared with"
+    notes = _notes_on_choice(plan, ran_remote=trust_remote_code)
+    if age(installed, meant) == "newer":
+        text = f"transformers {installed} is newer than {plan.release.version}, the last that padcheck was compared with"
+        notes.append(Note("newer-transformers", text))
     if reason is None:
         from padcheck.sources.tokenizer_recipes import NotStatic
 
         try:
-            return _read_statically(contents, plan, meant, because)
+            return _read_statically(contents, plan, because, notes)
         except NotStatic as why:
             reason = str(why)
     if not with_transformers:
@@ -186,12 +196,10 @@ def open_tokenizer(
         )
     from padcheck.sources.transformers_reading import load
 
-    loaded = load(
-        contents.folder, trust_remote_code=trust_remote_code, class_override=class_override, use_fast=use_fast
-    )
+    loaded = load(contents.folder, trust_remote_code=trust_remote_code, class_override=class_override, use_fast=use_fast)
     side_because, side_place = _why_side(contents, plan, loaded.padding_side)
-    if side_place is None and loaded.padding_side != plan.row.padding_side:
-        side_because = f"{loaded.class_name} sets it itself when it is loaded"
+    if loaded.padding_side != contents.config.get("padding_side", plan.row.padding_side):
+        side_because, side_place = f"{loaded.class_name} sets it itself when it is loaded", None
     return _told(
         contents,
         plan,
@@ -204,7 +212,7 @@ def open_tokenizer(
         side=(loaded.padding_side, side_because, side_place),
         limit=loaded.model_max_length,
         named=loaded.named,
-        notes=_notes_on_choice(plan, ran_remote=trust_remote_code),
+        notes=notes,
         other=None,
     )
 
@@ -267,7 +275,7 @@ def _told(
     )
 
 
-# --- The files -----------------------------------------------------------------------------------------------------------------
+# --- The files ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +297,9 @@ class _Contents:
         if path.is_file():
             if path.suffix != ".json":
                 raise SourceError(
-                    "This is a file, and no tokenizer.json.", path=str(path), remedy="Name the tokenizer's folder."
+                    "This is a file, and no tokenizer.json.",
+                    path=str(path),
+                    remedy="Name the tokenizer's folder.",
                 )
             if path.name != TOKENIZER_JSON:
                 raise SourceError(
@@ -302,7 +312,12 @@ class _Contents:
             parent = path.parent
             remedy = f"There is no folder {str(parent)!r} either." if not parent.is_dir() else _near(path)
             raise SourceError("There is no such tokenizer folder.", path=str(path), remedy=remedy)
-        names = frozenset(child.name for child in folder.iterdir())
+        try:
+            names = frozenset(child.name for child in folder.iterdir())
+        except OSError as error:
+            raise SourceError(
+                f"The folder cannot be read: {error.strerror or error}.", path=str(path), remedy="Check its permissions."
+            ) from None
         if TOKENIZER_JSON not in names and not names & set(_OTHER_TOKENIZER_FILES) and TOKENIZER_CONFIG not in names:
             raise SourceError(
                 "The folder holds no tokenizer: neither tokenizer.json nor tokenizer_config.json is in it.",
@@ -364,9 +379,8 @@ def _load_backend(path: Path) -> Tokenizer:
         fault = str(error)
     _object(_text(path), path)  # a file that is no JSON at all is said so, in plain words
     place = re.search(r" at line (\d+) column (\d+)$", fault)
-    version = importlib.metadata.version("tokenizers")
     raise SourceError(
-        f"tokenizers {version} cannot read the file ({fault.removesuffix(place.group()) if place else fault}).",
+        f"tokenizers {_installed('tokenizers')} cannot read the file: {fault.removesuffix(place.group() if place else '')}.",
         path=str(path),
         line=int(place.group(1)) if place else None,
         column=int(place.group(2)) if place else None,
@@ -374,7 +388,7 @@ def _load_backend(path: Path) -> Tokenizer:
     )
 
 
-# --- Which transformers, which class -------------------------------------------------------------------------------------------
+# --- Which transformers, which class --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,9 +406,12 @@ class _Plan:
         return self.row == other.row and self.tidy_bpe == other.tidy_bpe
 
 
-def _installed_transformers() -> str | None:
+def _installed(package: str) -> str | None:
+    """The version of an installed package, without importing it."""
+    import importlib.metadata  # late: it costs more than all the rest of this module
+
     try:
-        return importlib.metadata.version("transformers")
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
@@ -448,14 +465,14 @@ def _why_not_static(contents: _Contents, plans: Sequence[_Plan], trust_remote_co
     if "tekken.json" in contents.names and importlib.util.find_spec("mistral_common") is not None:
         return "mistral-common is installed and may read tekken.json in place of tokenizer.json"
     row, release = plans[-1].row, plans[-1].release
-    if not row.fast and row.recipe is None and release.by_name(f"{row.name}Fast") is not None:
-        if not contents.names & set(_OTHER_TOKENIZER_FILES):
-            raise SourceError(
-                f"{row.name} of transformers {release.generation} is a slow class, which does not read {TOKENIZER_JSON}, and "
-                "its own vocabulary file is not in the folder.",
-                path=str(contents.path),
-                remedy="Load it with use_fast=True, or add the vocabulary file (tokenizer.model, vocab.txt …).",
-            )
+    slow = not row.fast and row.recipe is None and release.by_name(f"{row.name}Fast") is not None
+    if slow and not contents.names & set(_OTHER_TOKENIZER_FILES):
+        raise SourceError(
+            f"{row.name} of transformers {release.generation} is a slow class, which does not read {TOKENIZER_JSON}, "
+            "and its own vocabulary file is not in the folder.",
+            path=str(contents.path),
+            remedy="Load it with use_fast=True, or add the vocabulary file (tokenizer.model, vocab.txt …).",
+        )
     if row.recipe is None:
         what = "is a slow class" if not row.fast else "makes its tokenizer in a way that padcheck does not follow"
         return f"{row.name} {what}"
@@ -463,20 +480,23 @@ def _why_not_static(contents: _Contents, plans: Sequence[_Plan], trust_remote_co
 
 
 def _remedy(generation: Generation, installed: str | None) -> str:
+    if installed is None and generation == 5:
+        return "Install padcheck[edit], which brings transformers 5."
     if installed is None:
-        return f"{_LEAVES_TO_TRANSFORMERS} {generation}."
+        return "Install transformers 4.57, or say --transformers 5 if that is what will run."
     other = 9 - generation
-    return f"Say --transformers {other}, which is installed ({installed}), or run padcheck where transformers {generation} is."
+    return f"Say --transformers {other} ({installed} is installed), or run padcheck where transformers {generation} is."
 
 
-# --- Reading without transformers ------------------------------------------------------------------------------------------------
+# --- Reading without transformers -----------------------------------------------------------------------------------
 
 
-def _read_statically(contents: _Contents, plan: _Plan, generation: Generation, because: str) -> TokenizerFolder:
+def _read_statically(contents: _Contents, plan: _Plan, because: str, notes: Sequence[Note]) -> TokenizerFolder:
     from tokenizers import models
 
     from padcheck.sources import tokenizer_recipes as recipes
 
+    generation = plan.release.generation
     there = TOKENIZER_JSON in contents.names
     reads_it = there and plan.row.recipe != "gpt2-slow"
     files = recipes.FolderFiles(
@@ -488,17 +508,16 @@ def _read_statically(contents: _Contents, plan: _Plan, generation: Generation, b
     )
     reading = recipes.read(files, plan.row, generation)
     stated_there = files.backend.padding["direction"] if reads_it and files.backend and files.backend.padding else None
-    side: Side = contents.config.get("padding_side") or stated_there or plan.row.padding_side
+    side: Side = contents.config.get("padding_side", stated_there or plan.row.padding_side)
     if side not in ("left", "right"):
         raise SourceError(
-            f'padding_side is {side!r}; it should be "left" or "right".',
+            f'padding_side is {json.dumps(side)}; it should be "left" or "right".',
             path=str(contents.folder / TOKENIZER_CONFIG),
             **_line_and_column(contents, "padding_side"),
             remedy='Write "left" or "right".',
         )
     other = _other_generation(contents, plan, files, reading, side)
-    notes = _notes_on_choice(plan, ran_remote=False)
-    notes += _notes_on_reading(files, plan, reading, generation)
+    notes = [*notes, *_notes_on_reading(files, plan, reading)]
     before = len(files.backend.get_added_tokens_decoder()) if reads_it and files.backend else None
     backend = recipes.build(files, plan.row, generation, reading)
     after = backend.get_added_tokens_decoder()
@@ -547,7 +566,7 @@ def _around(reader: TokenReader) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (), ()
 
 
-# --- Saying why ------------------------------------------------------------------------------------------------------------------
+# --- Saying why -----------------------------------------------------------------------------------------------------
 
 
 def _line_and_column(contents: _Contents, key: str) -> dict[str, int | None]:
@@ -566,15 +585,19 @@ def _place(contents: _Contents, key: str) -> Place | None:
     return Place(str(contents.folder / TOKENIZER_CONFIG), line, column, cursor.line, cursor.column)
 
 
-def _why_side(
-    contents: _Contents, plan: _Plan, side: Side, *, in_tokenizer_json: bool = False
-) -> tuple[str, Place | None]:
+def _why_side(contents: _Contents, plan: _Plan, side: Side, *, in_tokenizer_json: bool = False) -> tuple[str, Place | None]:
     if contents.config.get("padding_side"):
         return f'{TOKENIZER_CONFIG} says "padding_side": "{side}"', _place(contents, "padding_side")
     if in_tokenizer_json:
-        return f'the "padding" section of {TOKENIZER_JSON} says {side}, and {TOKENIZER_CONFIG} says nothing', None
+        return (
+            f'the "padding" section of {TOKENIZER_JSON} says {side}, and {TOKENIZER_CONFIG} says nothing',
+            None,
+        )
     release = plan.release
-    return f"no file states a side, and {plan.row.name} pads on the {side} in transformers {release.generation}", None
+    return (
+        f"no file states a side, and {plan.row.name} pads on the {side} in transformers {release.generation}",
+        None,
+    )
 
 
 def _notes_on_choice(plan: _Plan, *, ran_remote: bool) -> list[Note]:
@@ -598,10 +621,10 @@ def _notes_on_choice(plan: _Plan, *, ran_remote: bool) -> list[Note]:
     return notes
 
 
-def _notes_on_reading(files: FolderFiles, plan: _Plan, reading: Reading, generation: Generation) -> list[Note]:
+def _notes_on_reading(files: FolderFiles, plan: _Plan, reading: Reading) -> list[Note]:
     from padcheck.sources import tokenizer_recipes as recipes
 
-    notes = []
+    notes, generation = [], plan.release.generation
     if generation == 5 and files.backend is not None:
         written = recipes.adds(reading, plan.row, generation) or (None, None)
         for key, really in zip(("add_bos_token", "add_eos_token"), written, strict=True):
@@ -615,8 +638,8 @@ def _notes_on_reading(files: FolderFiles, plan: _Plan, reading: Reading, generat
                 notes.append(
                     Note(
                         f"ignored-{key.replace('_', '-')}",
-                        f'{TOKENIZER_CONFIG} says "{key}": {json.dumps(said)}, which transformers 5 ignores where there is a '
-                        f"{TOKENIZER_JSON}: {reading.text(key.removeprefix('add_')) or 'the token'} is {what}",
+                        f'{TOKENIZER_CONFIG} says "{key}": {json.dumps(said)}, which transformers 5 ignores where there '
+                        f"is a {TOKENIZER_JSON}: {reading.text(key.removeprefix('add_')) or 'the token'} is {what}",
                     )
                 )
     if files.backend is not None and generation == 5 and plan.row.recipe != "as-is":
@@ -656,7 +679,7 @@ def _other_generation(
         other = _plan(contents, release, plan.class_override, plan.use_fast)
     except SourceError as error:
         return OtherGeneration(generation, None, None, ("refused",), error.message)
-    stated = contents.config.get("padding_side") or (files.backend and files.backend.padding or {}).get("direction")
+    stated = contents.config.get("padding_side") or ((files.backend and files.backend.padding) or {}).get("direction")
     other_side: Side = stated or other.row.padding_side
     differs: list[str] = ["side"] if other_side != side else []
     texts = [f"pads on the {other_side}"] if other_side != side else []
@@ -692,7 +715,7 @@ def _what_is_added(files: FolderFiles, reading: Reading, plan: _Plan) -> tuple[b
     return _adds(files, reading, "add_bos_token"), _adds(files, reading, "add_eos_token")
 
 
-# --- Positions of the model ------------------------------------------------------------------------------------------------------
+# --- Positions of the model -----------------------------------------------------------------------------------------
 
 
 @cache

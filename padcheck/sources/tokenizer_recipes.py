@@ -4,7 +4,7 @@ A class of transformers 4 takes tokenizer.json as it is and then adds tokens and
 transformers 5 take only vocabulary, merges and post-processor from it and build all else anew. What each does is a recipe,
 named in `rules/models/tokenizer_classes.toml`; tests/test_tokenizer_folder.py compares every one with AutoTokenizer.
 
-Only facts that change ids, offsets or decoded text are followed. Where a setting leads off the proven way, NotStatic says so.
+Only what changes ids, offsets or decoded text is followed. Where a setting leads off the proven way, NotStatic says so.
 """
 
 from __future__ import annotations
@@ -39,9 +39,16 @@ _ELSEWHERE = (
     "backend_tokenizer",
 )
 
-_LETTERS = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
+# How Qwen's tokenizers cut text into words, as their own tokenizer.json has it.
+_LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LETTERS_AND_MARKS = _LETTERS.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(r"[^\s\p{L}\p{N}]", r"[^\s\p{L}\p{M}\p{N}]")
-_INFILLING = {"prefix": "▁<PRE>", "middle": "▁<MID>", "suffix": "▁<SUF>", "eot": "▁<EOT>", "fill": "<FILL_ME>"}
+_INFILLING = {
+    "prefix": "▁<PRE>",
+    "middle": "▁<MID>",
+    "suffix": "▁<SUF>",
+    "eot": "▁<EOT>",
+    "fill": "<FILL_ME>",
+}
 
 Token: TypeAlias = str | AddedToken
 
@@ -110,7 +117,10 @@ def read(files: FolderFiles, row: TokenizerClass, generation: Generation) -> Rea
     reading = _read_4(files, row) if generation == 4 else _read_5(files, row)
     if files.backend is not None:
         reading.parts = Parts(
-            files.backend.normalizer, files.backend.pre_tokenizer, files.backend.decoder, files.backend.post_processor
+            files.backend.normalizer,
+            files.backend.pre_tokenizer,
+            files.backend.decoder,
+            files.backend.post_processor,
         )
     recipe = (_RECIPES_4 if generation == 4 else _RECIPES_5).get(row.recipe or "")
     if recipe is None:
@@ -186,7 +196,7 @@ def template(backend: Tokenizer, reading: Reading, bos: bool, eos: bool) -> Any:
     )
 
 
-# --- What the files say ----------------------------------------------------------------------------------------------------
+# --- What the files say ---------------------------------------------------------------------------------------------
 
 
 def _read_4(files: FolderFiles, row: TokenizerClass) -> Reading:
@@ -318,7 +328,7 @@ def _tokens(value: Any) -> list[Token]:
     return tokens
 
 
-# --- Recipes: what a class changes -------------------------------------------------------------------------------------------
+# --- Recipes: what a class changes ----------------------------------------------------------------------------------
 
 
 def _as_is_4(files: FolderFiles, row: TokenizerClass, reading: Reading) -> None:
@@ -430,9 +440,7 @@ def _byte_level_5(normalizer: Any, pre_tokenizer: Callable[[bool], Any]) -> Call
         reading.parts.pre_tokenizer = pre_tokenizer(prefix)
         reading.parts.decoder = decoders.ByteLevel()
         if row.recipe == "codegen" and reading.parts.post_processor is None:
-            reading.parts.post_processor = processors.ByteLevel(
-                add_prefix_space=True, use_regex=True, trim_offsets=False
-            )
+            reading.parts.post_processor = processors.ByteLevel(add_prefix_space=True, use_regex=True, trim_offsets=False)
 
     return recipe
 
@@ -452,9 +460,9 @@ def _plain_5(prefix: bool) -> Any:
 
 def _gpt_neox_5(files: FolderFiles, row: TokenizerClass, reading: Reading) -> None:
     trim = reading.said.get("trim_offsets", True)
-    _byte_level_5(
-        normalizers.NFC(), lambda prefix: pre_tokenizers.ByteLevel(add_prefix_space=prefix, trim_offsets=trim)
-    )(files, row, reading)
+    _byte_level_5(normalizers.NFC(), lambda prefix: pre_tokenizers.ByteLevel(add_prefix_space=prefix, trim_offsets=trim))(
+        files, row, reading
+    )
 
 
 def _digits_5(prefix: bool) -> Any:
@@ -530,7 +538,7 @@ _RECIPES_5: dict[str, _Recipe] = {
 }
 
 
-# --- Building ----------------------------------------------------------------------------------------------------------------
+# --- Building -------------------------------------------------------------------------------------------------------
 
 
 def _set_parts(backend: Tokenizer, parts: Parts) -> None:
@@ -544,13 +552,14 @@ def _set_parts(backend: Tokenizer, parts: Parts) -> None:
 def _add_tokens(backend: Tokenizer, reading: Reading, generation: Generation) -> None:
     """Add the listed tokens and then the special ones that are missing, with the flags that transformers gives them."""
     tokens: list[Token] = [token for _, token in sorted(reading.listed.items())]
-    there = [token.content for _, token in sorted(backend.get_added_tokens_decoder().items())] + [str(t) for t in tokens]
+    there: list[Token] = [token.content for token in backend.get_added_tokens_decoder().values()]
+    there += map(str, tokens)
     seen: set[str] = set()
     for token in [*reading.named.values(), *reading.extra]:
-        if not token and generation == 4 or token is None:
+        if token is None or (generation == 4 and not token):
             continue
         # 4 compares the token itself, so that an AddedToken is never found among texts; 5 compares its text.
-        known = str(token) in there if generation == 5 else token in there  # type: ignore[comparison-overlap]
+        known = (str(token) if generation == 5 else token) in there
         if not known and token not in tokens and not (generation == 4 and str(token) in seen):
             tokens.append(token)
         seen.add(str(token))
@@ -559,7 +568,7 @@ def _add_tokens(backend: Tokenizer, reading: Reading, generation: Generation) ->
     ready = []
     for token in tokens:
         if isinstance(token, str):
-            token = AddedToken(token, special=generation == 5 or token in special)
+            token = AddedToken(token, special=token in special)
         elif generation == 4:
             token.special = token.special or str(token) in special
         elif str(token) in named:
@@ -586,7 +595,10 @@ def _set_post_processor(backend: Tokenizer, row: TokenizerClass, generation: Gen
         backend.post_processor = processors.TemplateProcessing(
             single=f"{cls}:0 $A:0 {sep}:0",
             pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
-            special_tokens=[(cls, _id(backend, reading, "cls_token")), (sep, _id(backend, reading, "sep_token"))],
+            special_tokens=[
+                (cls, _id(backend, reading, "cls_token")),
+                (sep, _id(backend, reading, "sep_token")),
+            ],
         )
 
 
@@ -594,7 +606,7 @@ def _id(backend: Tokenizer, reading: Reading, key: str) -> int:
     """The id of a named special token; as in transformers, that of the unknown token where the vocabulary has it not."""
     for name in (key, "unk_token"):
         text = reading.text(name)
-        found = None if text is None else backend.token_to_id(text)
+        found: int | None = None if text is None else backend.token_to_id(text)
         if found is not None:
             return found
     raise NotStatic(f"the vocabulary does not hold {key} {reading.text(key)!r}")
@@ -611,7 +623,13 @@ def _bpe(**options: Any) -> Callable[[FolderFiles, Reading], Any]:
             raise NotStatic(f"tokenizer.json holds a {type(found).__name__} model where the class builds a BPE one")
         if found.continuing_subword_prefix or found.end_of_word_suffix:
             raise NotStatic("tokenizer.json marks the inside or the end of words, which the class does not")
-        wanted: dict[str, Any] = {"fuse_unk": False, "byte_fallback": False, "unk_token": None, "dropout": None, "ignore_merges": False}
+        wanted: dict[str, Any] = {
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "unk_token": None,
+            "dropout": None,
+            "ignore_merges": False,
+        }
         wanted.update(options)
         if wanted["unk_token"] == "unk":
             wanted["unk_token"] = str(reading.named["unk_token"])

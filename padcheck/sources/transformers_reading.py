@@ -35,7 +35,9 @@ def load(folder: Path, *, trust_remote_code: bool, class_override: str | None, u
         import transformers
     except ImportError as error:
         raise SourceError(
-            f"transformers is installed but cannot be imported ({error}).", path=str(folder), remedy="Mend it."
+            f"transformers is installed but cannot be imported ({error}).",
+            path=str(folder),
+            remedy="Mend it.",
         ) from None
 
     loader: Any = transformers.AutoTokenizer
@@ -43,9 +45,7 @@ def load(folder: Path, *, trust_remote_code: bool, class_override: str | None, u
     if class_override is not None:
         loader = getattr(transformers, class_override, None)
         if loader is None:
-            raise SourceError(
-                f"transformers {transformers.__version__} has no class {class_override!r}.", path=str(folder)
-            )
+            raise SourceError(f"transformers {transformers.__version__} has no class {class_override!r}.", path=str(folder))
     else:
         options["trust_remote_code"] = trust_remote_code
         if use_fast is not None:

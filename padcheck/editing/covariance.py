@@ -1,0 +1,41 @@
+"""Second moments E[k kᵀ] given by the caller, checked before they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from padcheck.editing.architecture import Site
+from padcheck.editing.errors import CovarianceError
+
+
+def second_moment(covariance: Mapping[str, Any] | None, site: Site, why: str) -> Tensor:
+    """The second moment of `site`'s keys, [d_in, d_in] in float64 on the weight's device.
+
+    covariance  module name of the weight (or its parameter's name) → tensor or array
+    why         what needs it, for the message
+
+    Raises CovarianceError naming what is wrong.
+    """
+    given = covariance or {}
+    found = given.get(site.name, given.get(site.parameter))
+    if found is None:
+        there = f"; given are {', '.join(sorted(given))}" if given else ", and no covariance is given"
+        raise CovarianceError(f"{why} needs the second moment of {site.name}{there}")
+    moment = torch.as_tensor(found).detach().to(device=site.weight.device, dtype=torch.float64)
+    width = site.d_in
+    if moment.shape != (width, width):
+        raise CovarianceError(
+            f"the second moment of {site.name} is {list(moment.shape)}, but its keys have {width} entries: is it of another model?"
+        )
+    if not torch.isfinite(moment).all():
+        raise CovarianceError(f"the second moment of {site.name} is not finite")
+    scale = moment.abs().max()
+    if (moment - moment.T).abs().max() > 1e-3 * scale:
+        raise CovarianceError(f"the second moment of {site.name} is not symmetric, so it is none")
+    if moment.diagonal().min() < 0 or scale == 0:
+        raise CovarianceError(f"the second moment of {site.name} has a negative or all-zero diagonal, so it is none")
+    return (moment + moment.T) / 2

@@ -1,0 +1,724 @@
+"""Second moments of keys, E[k kᵀ], for the modules that an edit rewrites: all of them in one truncated pass.
+
+The moment is uncentred, over every real token of the corpus (special tokens included, as each document has them), divided
+by their count. What comes out is what one unpacked document at a time would give: packed documents do not see each other,
+and positions and special tokens restart with each. Whether a model can do that is not deduced from its name but tried, on
+the corpus' own tokens and at the greatest length met; a model that cannot is run in ways that ask less of it.
+
+Shapes: B rows, W columns, n real tokens of a batch, d inputs of a module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, distributed, nn
+
+from padcheck.editing.errors import ArchitectureError, CovarianceError
+
+# ---- what comes out
+
+
+@dataclass(frozen=True, slots=True)
+class MomentsKey:
+    """What the numbers depend on.
+
+    model           fingerprint of the model's content
+    modules         the modules whose inputs were taken
+    corpus          digest of the documents that were read
+    documents       how many of them there were
+    tokens          how many real tokens they have: the divisor
+    dtype           of the forward pass
+    max_length      tokens of a document, special ones included, beyond which it was cut
+    special_tokens  what stands around each document, as in `<s> $A`
+    """
+
+    model: str
+    modules: tuple[str, ...]
+    corpus: str
+    documents: int
+    tokens: int
+    dtype: str
+    max_length: int
+    special_tokens: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """matrices: module name → E[k kᵀ], [d, d], float64 on the CPU; layout: how the documents were run (see `LAYOUTS`)."""
+
+    key: MomentsKey
+    matrices: Mapping[str, Tensor]
+    layout: str = ""
+
+
+class Progress(NamedTuple):
+    """How far a run is: tokens and documents of all ranks together, and the seconds since it (or its resumption) began."""
+
+    tokens: int
+    documents: int
+    seconds: float
+    rate: float
+    """Tokens per second since the beginning, those of earlier runs left out."""
+    remaining: float | None
+    """Seconds to go, None where no limit was given."""
+
+
+# ---- the model's content
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A digest of the model's weights, their names and types, its class, and its rotary frequencies; 32 hex digits.
+
+    Every byte counts, so an edited model is another model. Memory: one parameter at a time (a few, on several cores).
+    """
+
+    def digest(named: tuple[str, Tensor]) -> str:
+        name, tensor = named
+        flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+        sums = hashlib.sha256(f"{name} {flat.dtype} {tuple(tensor.shape)}".encode())
+        if flat.numel():
+            sums.update(flat.view(torch.uint8).numpy().data)
+        return sums.hexdigest()
+
+    whole = hashlib.sha256(type(model).__name__.encode())
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for part in pool.map(digest, model.named_parameters()):
+            whole.update(part.encode())
+    # Frequencies are computed, not stored: rounded, so that another device or library may compute them.
+    for name, buffer in sorted(model.named_buffers()):
+        if name.endswith("inv_freq"):
+            whole.update(" ".join(f"{value:.4g}" for value in buffer.double().flatten().tolist()).encode())
+    return whole.hexdigest()[:32]
+
+
+# ---- the tokens
+
+
+@dataclass(frozen=True, slots=True)
+class _Specials:
+    """The special tokens that a tokenizer puts around a text."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    shown: str
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> _Specials:
+        whole = list(tokenizer("a")["input_ids"])
+        bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+        starts = [at for at in range(len(whole) - len(bare) + 1) if whole[at : at + len(bare)] == bare]
+        if not bare or not starts:
+            raise CovarianceError("the tokenizer does not leave a text whole when it adds special tokens")
+        before, after = tuple(whole[: starts[0]]), tuple(whole[starts[0] + len(bare) :])
+        shown = [*tokenizer.convert_ids_to_tokens(list(before)), "$A", *tokenizer.convert_ids_to_tokens(list(after))]
+        return cls(before, after, " ".join(shown))
+
+    def __len__(self) -> int:
+        return len(self.before) + len(self.after)
+
+
+class _Reader:
+    """Documents as token ids, in order, cut at `max_length`, until a limit is reached. Knows what was taken so far."""
+
+    def __init__(
+        self, documents: Iterable[str], tokenizer: Any, specials: _Specials, max_length: int, max_tokens: int | None,
+        max_documents: int | None,
+    ) -> None:  # fmt: skip
+        self._texts = iter(documents)
+        self._tokenizer = tokenizer
+        self._specials = specials
+        self._max_length = max_length
+        self._max_tokens = max_tokens
+        self._max_documents = max_documents
+        self._digest = hashlib.sha256()
+        self._ahead = self._tokenised()
+        self.taken = 0
+        self.documents = 0
+        self.tokens = 0
+
+    @property
+    def digest(self) -> str:
+        """Of all texts taken, 32 hex digits."""
+        return self._digest.hexdigest()[:32]
+
+    def skip(self, taken: int, documents: int, tokens: int) -> None:
+        """Go to where an earlier run stopped; `digest` is then that of the texts passed over."""
+        for text in islice(self._texts, taken):
+            self._note(text)
+        self.documents, self.tokens = documents, tokens
+
+    def chunk(self, size: int) -> list[list[int]]:
+        """The next documents, of `size` tokens or a little more together; fewer only at the end."""
+        rows: list[list[int]] = []
+        until = self.tokens + size
+        while self.tokens < until and (row := self._next()) is not None:
+            rows.append(row)
+        return rows
+
+    def _next(self) -> list[int] | None:
+        room = self._max_length - len(self._specials)
+        if self._max_tokens is not None:
+            room = min(room, self._max_tokens - self.tokens - len(self._specials))
+        if room < 1 or self.documents == self._max_documents:
+            return None
+        for text, ids in self._ahead:
+            self._note(text)
+            if ids:
+                row = [*self._specials.before, *ids[:room], *self._specials.after]
+                self.documents += 1
+                self.tokens += len(row)
+                return row
+        return None
+
+    def _note(self, text: str) -> None:
+        data = text.encode("utf-8", "surrogatepass")
+        self._digest.update(len(data).to_bytes(8, "little") + data)
+        self.taken += 1
+
+    def _tokenised(self) -> Iterator[tuple[str, list[int]]]:
+        while texts := list(islice(self._texts, 256)):  # many at once: tokenizers work in parallel
+            yield from zip(texts, self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"], strict=True)
+
+
+# ---- the batches
+
+Layout = Literal["masked", "restarting", "padded", "alone"]
+LAYOUTS: tuple[Layout, ...] = ("masked", "restarting", "padded", "alone")
+"""Ways to run documents, the first that a model can do is taken.
+
+masked      several in a row, a block-diagonal causal mask [B, 1, W, W] and explicit positions
+restarting  several in a row, positions alone: the model makes the mask of them (it knows its own sliding windows)
+padded      one in a row, pads on the right, which no real token sees
+alone       one at a time, without a pad: what the others must equal
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """ids, positions, owner: [B, W]; `owner` numbers the documents of a row from 0, its pads -1."""
+
+    ids: Tensor
+    positions: Tensor
+    owner: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[Sequence[int]]]) -> _Batch:
+        """Rows of documents, each row filled up with pads (any id will do: nothing reads them)."""
+        width = max(sum(map(len, row)) for row in rows)
+        ids, positions, owner = [], [], []
+        for row in rows:
+            pads = width - sum(map(len, row))
+            ids.append([token for document in row for token in document] + [0] * pads)
+            positions.append([at for document in row for at in range(len(document))] + list(range(pads)))
+            owner.append([number for number, document in enumerate(row) for _ in document] + [-1] * pads)
+        return cls(torch.tensor(ids), torch.tensor(positions), torch.tensor(owner))
+
+    def arguments(self, layout: Layout, dtype: torch.dtype) -> dict[str, Tensor | None]:
+        """What the model's forward is given, positions included where the layout needs them."""
+        if layout == "alone":
+            return {"input_ids": self.ids}
+        if layout == "padded":
+            return {"input_ids": self.ids, "attention_mask": (self.owner >= 0).long(), "position_ids": self.positions}
+        if layout == "restarting":
+            return {"input_ids": self.ids, "attention_mask": None, "position_ids": self.positions}
+        width = self.ids.shape[1]
+        seen = (self.owner[:, :, None] == self.owner[:, None, :]) & torch.ones(width, width, dtype=torch.bool).tril()
+        mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+        return {"input_ids": self.ids, "attention_mask": mask[:, None], "position_ids": self.positions}
+
+
+def _packed(lengths: Sequence[int], batch_tokens: int, several: bool) -> Iterator[list[list[int]]]:
+    """Batches of rows of documents (by number): the longest first, which gives the width; then what fits the gaps.
+
+    several  whether a row may hold more than one document
+    """
+    left = sorted(range(len(lengths)), key=lengths.__getitem__)
+    while left:
+        width = lengths[left[-1]]
+        rows: list[list[int]] = []
+        while left and (not rows or (len(rows) + 1) * width <= batch_tokens):
+            row = [left.pop()]
+            room = width - lengths[row[0]]
+            while several and (at := bisect_right(left, room, key=lengths.__getitem__)):
+                row.append(left.pop(at - 1))
+                room -= lengths[row[-1]]
+            rows.append(row)
+        yield rows
+
+
+# ---- the forward pass
+
+
+class _Enough(Exception):
+    """Every module has been seen: the rest of the forward pass is not needed."""
+
+
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}
+"""By how much, relative to its length, a key may differ from the same key of its document alone. Rounding is below it;
+a wrong position, a neighbour seen, a window ignored is far above."""
+
+_OutOfMemory = torch.cuda.OutOfMemoryError
+
+
+class _Keys:
+    """Runs documents through the model as far as the last of `modules`, in the first layout that this model can do."""
+
+    def __init__(self, model: nn.Module, modules: Sequence[str], max_length: int) -> None:
+        self._model = model
+        self._modules = {name: _module(model, name) for name in modules}
+        embeddings = model.get_input_embeddings()  # type: ignore[operator]
+        weight = embeddings.weight
+        self._device = weight.device if weight.device.type != "meta" else getattr(model, "device", torch.device("cpu"))
+        self.dtype: torch.dtype = weight.dtype
+        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        self._max_length = max_length
+        self._checked = 0
+        self.layout: Layout = LAYOUTS[0]
+
+    def batches(self, documents: Sequence[list[int]], batch_tokens: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """For each batch, its count of tokens and the inputs [n, d] of every module."""
+        if not documents:
+            return
+        self._choose_layout(documents)
+        lengths = [len(document) for document in documents]
+        for rows in _packed(lengths, 1 if self.layout == "alone" else batch_tokens, self.layout in ("masked", "restarting")):
+            yield from self._run_in_parts([[documents[number] for number in row] for row in rows])
+
+    def _run_in_parts(self, rows: list[list[list[int]]]) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        try:
+            keys = self._run(rows, self.layout)
+        except _OutOfMemory:
+            if len(rows) == 1:
+                raise
+        else:
+            yield sum(len(document) for row in rows for document in row), keys
+            return
+        torch.cuda.empty_cache()
+        for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+            yield from self._run_in_parts(part)
+
+    def _run(self, rows: Sequence[Sequence[Sequence[int]]], layout: Layout) -> dict[str, Tensor]:
+        batch = _Batch.of(rows)
+        real = (batch.owner >= 0).flatten()
+        made = batch.arguments(layout, self.dtype)
+        arguments: dict[str, Any] = {name: None if value is None else value.to(self._device) for name, value in made.items()}
+        if not self._takes_positions:
+            arguments.pop("position_ids", None)
+        seen: dict[str, Tensor] = {}
+
+        def look(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given: Tensor = args[0] if args else next(iter(kwargs.values()))
+            flat = given.detach().reshape(-1, given.shape[-1])  # some layers hand on [B·W, d], others [B, W, d]
+            if len(flat) != len(real):
+                raise ArchitectureError(f"'{name}' is given {len(flat)} of {len(real)} tokens: it has no key for each token")
+            seen[name] = flat[real.to(flat.device)]
+            if len(seen) == len(self._modules):
+                raise _Enough
+
+        with ExitStack() as stack:
+            for name, module in self._modules.items():
+                hook = module.register_forward_pre_hook(lambda _, a, k, name=name: look(name, a, k), with_kwargs=True)
+                stack.callback(hook.remove)
+            try:
+                self._model(**arguments, use_cache=False)
+            except _Enough:
+                return seen
+        missing = ", ".join(self._modules.keys() - seen.keys())
+        raise ArchitectureError(f"the model's forward pass never reaches {missing}")
+
+    def _choose_layout(self, documents: Sequence[list[int]]) -> None:
+        """Go down to the first layout that gives the keys of documents alone, at lengths never tried before."""
+        longest = max(map(len, documents))
+        if longest <= self._checked or self.layout == "alone":
+            return
+        # Twice the need: documents that grow do not ask for one trial each.
+        length = max(longest, min(self._max_length, 2 * self._checked))
+        tokens = [token for document in islice(documents, 64) for token in document]
+        tokens *= 1 + length // len(tokens)
+        third = max(1, length // 3)
+        short, long, other = tokens[-third:], tokens[:length], tokens[third // 2 : third // 2 + third]
+        alone = [self._run([[document]], "alone") for document in (short, long, other)]
+        expected = {name: torch.cat([part[name] for part in alone]) for name in self._modules}
+        while self.layout != "alone":
+            rows = [[short], [long], [other]] if self.layout == "padded" else [[short, long], [other]]
+            if self._agrees(rows, expected):
+                break
+            self.layout = LAYOUTS[LAYOUTS.index(self.layout) + 1]
+        self._checked = length
+
+    def _agrees(self, rows: Sequence[Sequence[Sequence[int]]], expected: Mapping[str, Tensor]) -> bool:
+        try:
+            found = self._run(rows, self.layout)
+        except _OutOfMemory:
+            raise
+        except Exception:  # a model may refuse a mask or positions in any way it likes; the next layout asks less
+            return False
+        for name, keys in expected.items():
+            right, got = keys.double(), found[name].double()
+            norms = right.norm(dim=1)
+            off = (got - right).norm(dim=1) / (norms + 1e-3 * norms.mean())
+            if not bool((off <= _TOLERANCE.get(self.dtype, 1e-3)).all()):  # NaN is no agreement
+                return False
+        return True
+
+
+def _module(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise ArchitectureError(f"the model has no module '{name}'") from None
+
+
+@contextmanager
+def _reading(model: nn.Module) -> Iterator[None]:
+    """No gradients and no dropout, each module's own mode restored on leaving."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+# ---- the sums
+
+
+@dataclass(slots=True)
+class _Sum:
+    """Σ k kᵀ of one module in `dtype`: the blocks on and above the diagonal, which is little more than half the work.
+
+    carry  what rounding took from a float32 sum so far, given back with the next part (Kahan); unused in float64
+    """
+
+    dtype: torch.dtype
+    total: Tensor | None = None
+    carry: Tensor | None = None
+
+    def add(self, keys: Tensor) -> None:
+        """Add the keys [n, d]. Their products are made in float32 at least, at full precision."""
+        keys = keys if keys.dtype == torch.float64 else keys.float()
+        size = keys.shape[1]
+        if self.total is None:
+            self.total = torch.zeros(size, size, dtype=self.dtype, device=keys.device)
+            self.carry = torch.zeros_like(self.total) if self.dtype == torch.float32 else None
+        self.total = self.total.to(keys.device)
+        self.carry = None if self.carry is None else self.carry.to(keys.device)
+        step = max(128, -(-size // 8))
+        with _full_precision():
+            for start in range(0, size, step):
+                part = keys[:, start : start + step].T @ keys[:, start:]
+                block = self.total[start : start + step, start:]
+                if self.carry is None:
+                    block.add_(part)
+                else:
+                    carry = self.carry[start : start + step, start:]
+                    part = part - carry
+                    after = block + part
+                    carry.copy_((after - block) - part)
+                    block.copy_(after)
+
+    def mean(self, count: int) -> Tensor:
+        """The whole matrix divided by `count`, float64 on the CPU. The sum is used up."""
+        assert self.total is not None
+        upper = self.total.double().cpu().triu()
+        self.total = self.carry = None
+        return upper.add_(upper.triu(1).T).div_(count)
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Products of float32 as float32, not as TF32."""
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+# ---- the whole
+
+_CHUNK = 8
+"""Batches between two looks at the clock for a checkpoint; documents are sorted by length within so many."""
+
+
+def estimate(
+    model: nn.Module,
+    tokenizer: Any,
+    documents: Iterable[str],
+    modules: Sequence[str],
+    *,
+    max_tokens: int | None = None,
+    max_documents: int | None = None,
+    max_length: int | None = None,
+    dtype: torch.dtype = torch.float64,
+    batch_tokens: int = 4096,
+    progress: Callable[[Progress], None] | None = None,
+    resume_path: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 120.0,
+) -> Moments:
+    """The second moments of the inputs of `modules`.
+
+    Where `torch.distributed` is initialised, every rank must call this with the same documents: they are split over the
+    ranks, the sums are reduced, and every rank returns the same.
+
+    documents     texts in a fixed order; those that have no tokens are passed over
+    modules       names as in `model.named_modules()`, for example "model.layers.5.mlp.down_proj"
+    max_tokens    stop at so many tokens; the last document is cut to fit
+    max_length    cut longer documents; default: what the model's positions allow, at most `batch_tokens`
+    dtype         of the sums: float64, or float32 (then compensated)
+    batch_tokens  tokens of one forward pass; halved by itself where the memory does not suffice
+    progress      called after every batch
+    resume_path   where sums are kept from time to time, and taken up from; see `forget`
+
+    Raises:
+        ArchitectureError: a module is not there, is not reached, or is not given every token.
+        CovarianceError: no tokens, sums that are not finite, or a resume file of another run.
+    """
+    if dtype not in (torch.float64, torch.float32):
+        raise ValueError(f"sums are float64 or float32, not {dtype}")
+    if not modules or len(set(modules)) != len(modules):
+        raise ValueError("modules are named once each, and there is at least one")
+    positions = _positions(model)
+    max_length = max_length or min(batch_tokens, positions or batch_tokens)
+    if positions is not None and max_length > positions:
+        raise ArchitectureError(f"documents of {max_length} tokens do not fit the model's {positions} positions")
+    specials = _Specials.of(tokenizer)
+    if max_length <= len(specials):
+        raise ValueError(f"max_length {max_length} leaves no room beside the special tokens {specials.shown}")
+
+    rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if _together() else (0, 1)
+    keys = _Keys(model, modules, max_length)
+    reader = _Reader(documents, tokenizer, specials, max_length, max_tokens, max_documents)
+    sums = {name: _Sum(dtype) for name in modules}
+    content = fingerprint(model)
+    job = {
+        "model": content, "modules": list(modules), "dtype": _name(keys.dtype), "sums": _name(dtype),
+        "special_tokens": specials.shown, "max_length": max_length, "max_tokens": max_tokens, "max_documents": max_documents,
+        "batch_tokens": batch_tokens, "rank": rank, "ranks": ranks,
+    }  # fmt: skip
+    checkpoint = None if resume_path is None else _resume_file(Path(resume_path), rank, ranks)
+    if checkpoint is not None and checkpoint.is_file():
+        _take_up(checkpoint, job, sums, reader)
+
+    began, saved = time.monotonic(), time.monotonic()
+    earlier = reader.tokens
+    with _reading(model):
+        while True:
+            before_tokens, before_documents = reader.tokens, reader.documents
+            chunk = reader.chunk(_CHUNK * batch_tokens * ranks)
+            if not chunk:
+                break
+            mine = chunk[rank::ranks]
+            size, done = sum(map(len, mine)), 0
+            for count, inputs in keys.batches(mine, batch_tokens):
+                for name, tensor in inputs.items():
+                    sums[name].add(tensor)
+                done += count
+                if progress is not None:
+                    share = done / size
+                    tokens = before_tokens + round(share * (reader.tokens - before_tokens))
+                    seen = before_documents + round(share * (reader.documents - before_documents))
+                    progress(_progress(tokens, seen, earlier, time.monotonic() - began, max_tokens, max_documents))
+            for name, total in sums.items():
+                if total.total is not None and not bool(total.total.isfinite().all()):
+                    raise CovarianceError(f"the inputs of '{name}' are not finite ({_name(keys.dtype)} model)")
+            if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
+                _put_aside(checkpoint, job, sums, reader)
+                saved = time.monotonic()
+
+    if not reader.tokens:
+        raise CovarianceError("the corpus has no tokens")
+    if ranks > 1:
+        _reduce(sums)
+    key = MomentsKey(
+        model=content,
+        modules=tuple(modules),
+        corpus=reader.digest,
+        documents=reader.documents,
+        tokens=reader.tokens,
+        dtype=_name(keys.dtype),
+        max_length=max_length,
+        special_tokens=specials.shown,
+    )
+    return Moments(key, {name: total.mean(reader.tokens) for name, total in sums.items()}, keys.layout)
+
+
+def _progress(
+    tokens: int, documents: int, earlier: int, seconds: float, max_tokens: int | None, max_documents: int | None
+) -> Progress:
+    rate = (tokens - earlier) / max(seconds, 1e-9)
+    shares = [tokens / max_tokens] if max_tokens else []
+    shares += [documents / max_documents] if max_documents else []
+    remaining = None if not shares else max(0.0, tokens / max(shares) - tokens) / max(rate, 1e-9)
+    return Progress(tokens, documents, seconds, rate, remaining)
+
+
+def _positions(model: nn.Module) -> int | None:
+    """How many positions the model has, as its config says; None where it does not say."""
+    config: Any = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    found = getattr(text, "max_position_embeddings", None)  # GPT-2's n_positions goes by this name too
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+# ---- several ranks
+
+
+def _together() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _reduce(sums: Mapping[str, _Sum]) -> None:
+    """Add up the sums of all ranks, module by module."""
+    on_gpu = distributed.get_backend() == "nccl"
+    for total in sums.values():
+        if total.total is None:
+            raise CovarianceError("a rank had no document: use fewer processes")
+        if total.carry is not None:
+            total.total, total.carry = total.total.double().sub_(total.carry), None
+        total.total = total.total.cuda() if on_gpu else total.total.cpu()
+        distributed.all_reduce(total.total)
+
+
+# ---- files
+
+
+def save(moments: Moments, path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32) -> None:
+    """Write the matrices as safetensors with their key in the metadata: the whole file, or nothing."""
+    tensors = {name: matrix.to(dtype).contiguous() for name, matrix in moments.matrices.items()}
+    _write(Path(path), tensors, {"key": asdict(moments.key), "layout": moments.layout})
+
+
+def load(path: str | os.PathLike[str], expected: MomentsKey | Mapping[str, Any] | None = None) -> Moments:
+    """Read what `save` wrote, if it is what was expected.
+
+    expected  a key, or the fields of one that matter, for example {"model": fingerprint(model), "modules": [...]}; the
+              file may hold more modules than these
+
+    Raises CovarianceError where the file is no such file, is damaged, or has another key; it says which field differs.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    header = _header(Path(path))
+    try:
+        names = {one.name for one in fields(MomentsKey)}
+        key = MomentsKey(**{**header["key"], "modules": tuple(header["key"]["modules"])})
+        layout = str(header["layout"])
+    except (KeyError, TypeError):
+        raise CovarianceError(f"{path} holds no second moments of padcheck") from None
+    wanted = asdict(expected) if isinstance(expected, MomentsKey) else dict(expected or {})
+    if unknown := wanted.keys() - names:
+        raise ValueError(f"a key of second moments has no field {', '.join(sorted(unknown))}")
+    for name, value in wanted.items():
+        found = getattr(key, name)
+        right = set(value) <= set(found) if name == "modules" else value == found
+        if not right:
+            raise CovarianceError(f"{path} is not for this run: its {name} is {_shown(found)}, not {_shown(value)}")
+    try:
+        matrices = {name: matrix.double() for name, matrix in load_file(path).items()}
+    except SafetensorError as error:
+        raise CovarianceError(f"{path} is damaged: {error}") from None
+    for name in key.modules:
+        matrix = matrices.get(name)
+        if matrix is None or matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or not bool(matrix.isfinite().all()):
+            raise CovarianceError(f"{path} is damaged: no finite square matrix for '{name}'")
+    return Moments(key, matrices, layout)
+
+
+def forget(resume_path: str | os.PathLike[str]) -> None:
+    """Remove this rank's resume file, once the moments are saved."""
+    rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if _together() else (0, 1)
+    _resume_file(Path(resume_path), rank, ranks).unlink(missing_ok=True)
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list | tuple | set) else str(value)
+
+
+def _resume_file(path: Path, rank: int, ranks: int) -> Path:
+    return path if ranks == 1 else path.with_name(f"{path.name}.{rank}-of-{ranks}")
+
+
+def _put_aside(path: Path, job: Mapping[str, Any], sums: Mapping[str, _Sum], reader: _Reader) -> None:
+    tensors: dict[str, Tensor] = {}
+    for name, total in sums.items():
+        if total.total is not None:
+            tensors[f"total {name}"] = total.total
+        if total.carry is not None:
+            tensors[f"carry {name}"] = total.carry
+    at = {"taken": reader.taken, "documents": reader.documents, "tokens": reader.tokens, "corpus": reader.digest}
+    _write(path, tensors, {"job": dict(job), "at": at})
+
+
+def _take_up(path: Path, job: Mapping[str, Any], sums: Mapping[str, _Sum], reader: _Reader) -> None:
+    from safetensors.torch import load_file
+
+    header, remedy = _header(path), "Remove it, or name another."
+    if "job" not in header:
+        raise CovarianceError(f"{path} is no resume file of padcheck. {remedy}")
+    for name, value in job.items():
+        if header["job"].get(name) != value:
+            found = _shown(header["job"].get(name))
+            raise CovarianceError(f"{path} is of another run: its {name} is {found}, not {_shown(value)}. {remedy}")
+    at = header["at"]
+    reader.skip(at["taken"], at["documents"], at["tokens"])
+    if reader.digest != at["corpus"]:
+        raise CovarianceError(f"{path} is of another corpus: its first {at['taken']} documents differ. {remedy}")
+    tensors = load_file(path)
+    for name, total in sums.items():
+        total.total = tensors.get(f"total {name}")  # on the CPU; the first addition brings them to where the keys are
+        total.carry = tensors.get(f"carry {name}")
+
+
+def _header(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        header: dict[str, Any] = json.loads(metadata.get("padcheck", "{}"))
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise CovarianceError(f"{path} cannot be read as safetensors: {error}") from None
+    return header
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Beside the place first, then into it: a reader sees the old file or the new one, and a broken write leaves none."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        on_cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
+        save_file(on_cpu, beside, metadata={"padcheck": json.dumps(header)})
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
