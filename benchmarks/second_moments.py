@@ -31,7 +31,7 @@ BATCH_TOKENS = 3072  # three times the model's positions, as the public editors 
 
 
 def documents(tokenizer: Any, tokens: int) -> list[str]:
-    """Paragraphs of the embedded corpus, 1 to 12 together, until they have so many tokens: lengths vary as they do in the wild."""
+    """Paragraphs of the embedded corpus, 1 to 12 together, until they have so many tokens: lengths vary as in the wild."""
     paragraphs, found, at, count = list(embedded_corpus()), list[str](), 0, 0
     while count < tokens:
         size = (1, 2, 3, 5, 8, 12)[len(found) % 6]
@@ -130,9 +130,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"ratio {ratio:.2f}; results differ by {off:.1e} of their norm")
     if options.save:
         record = {
-            "documents": len(texts), "tokens": sum(forward), "layers": options.layers, "cpu_seconds": times, "medians": medians,
-            "ratio": ratio, "difference": off, "torch": torch.__version__, "machine": platform.machine(),
-        }  # fmt: skip
+            "documents": len(texts),
+            "tokens": sum(forward),
+            "layers": options.layers,
+            "cpu_seconds": times,
+            "medians": medians,
+            "ratio": ratio,
+            "difference": off,
+            "torch": torch.__version__,
+            "machine": platform.machine(),
+        }
         options.save.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     return 0
 

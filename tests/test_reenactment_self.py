@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from reenactment import BATCH_EDIT, METHODS, Fast, Reenactment, Row, SpecialTokens, reenact
-from reenactment.rows import Broken
+
+from .reenactment import BATCH_EDIT, METHODS, Fast, Reenactment, Row, SpecialTokens, reenact
+from .reenactment.rows import Broken
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -21,7 +22,7 @@ PAD, UNK, BOS, EOS = 0, 1, 2, 3
 
 @dataclass
 class Words:
-    """A tokenizer of words. Every white space separates; decoding puts a space before each word, or between them."""
+    """A tokenizer of words between white space; decoding puts a space before each word, or between them."""
 
     bos: bool = False
     eos: bool = False
@@ -98,8 +99,15 @@ def run(
 ) -> Reenactment:
     requests = [request] if isinstance(request, Mapping) else request
     return reenact(
-        tok, framework=framework, method=method, fact_token=fact, side=side, run=more.pop("run", "edit"),
-        requests=requests, templates=templates, **more,
+        tok,
+        framework=framework,
+        method=method,
+        fact_token=fact,
+        side=side,
+        run=more.pop("run", "edit"),
+        requests=requests,
+        templates=templates,
+        **more,
     )
 
 
@@ -137,7 +145,12 @@ def test_the_demonstration_with_three_templates(side: str, row: int) -> None:
 
 def test_the_truth_of_the_demonstration() -> None:
     tok = Words()
-    true = {"subject_last": "Tower", "subject_first": "Eiffel", "subject_first_after_last": "is", "last": "in"}
+    true = {
+        "subject_last": "Tower",
+        "subject_first": "Eiffel",
+        "subject_first_after_last": "is",
+        "last": "in",
+    }
     for side in ("left", "right"):
         for fact, expected in true.items():
             done = run(tok, TOWER, TEMPLATES, fact=fact, side=side)
@@ -245,6 +258,7 @@ def test_r_rome_reads_its_templates_one_by_one() -> None:
         ({**TOWER, "prompt": "Eiffel Tower and Eiffel Tower"}, "IndexError"),
         ({**TOWER, "prompt": "{} is {x}"}, "KeyError"),
         ({"prompt": "{} is", "target_new": "x"}, "KeyError"),
+        ({"prompt": "{} is", "subject": "x"}, "KeyError"),
     ],
 )
 def test_requests_on_which_rome_raises(request_: Mapping[str, Any], reason: str) -> None:
@@ -252,6 +266,15 @@ def test_requests_on_which_rome_raises(request_: Mapping[str, Any], reason: str)
     assert done.raised.keys() == {0}
     assert done.raised[0].startswith(reason)
     assert {row.request for row in done.rows} == {1}
+
+
+def test_a_training_batch_goes_on_without_a_request_that_raises() -> None:
+    for method in ("LoRA", "FT", "MEND", "WISE", "UnKE", "QLoRA"):
+        bad = {"prompt": "{} is", "subject": "x"}
+        good = {**LONG, "loc_prompt": "q"}
+        done = run(Words(), [good, bad, good], method=method, run="batch")
+        assert done.raised.keys() == {1}
+        assert {row.request for row in done.rows} == {0, 2}
 
 
 def test_what_cannot_be_batched() -> None:
@@ -300,7 +323,10 @@ def test_mend_lays_padded_targets_over_the_tail() -> None:
     assert trained("MEND", "left")[1] == ["a", "T3", "|", "<pad>", "T3", "wrong"]
     assert trained("MEND", "right")[1] == ["<pad>", "<pad>", "|", "T3", "<pad>", "wrong"]
     assert trained("MEND", "left", requests=[SHORT]) == [["T3", "|", "T3", "right"]]
-    assert [row[-1] for row in trained("SERAC", "left")] == ["right", "right"]  # pads of the labels are ignored
+    assert [row[-1] for row in trained("SERAC", "left")] == [
+        "right",
+        "right",
+    ]  # pads of the labels are ignored
 
 
 def test_wise_slices_up_to_the_padded_width_of_the_prompts() -> None:
@@ -309,7 +335,18 @@ def test_wise_slices_up_to_the_padded_width_of_the_prompts() -> None:
         return trained("WISE", side, requests=[request], templates=["{}", "x y z {}"])
 
     assert rows("left", "q")[0] == ["T1", "T2", "|", "T1", "T2", "right"]
-    assert rows("left", "q q q q q q q q q q")[0] == ["b", "c", "T1", "T2", "|", "b", "c", "T1", "T2", "wrong"]
+    assert rows("left", "q q q q q q q q q q")[0] == [
+        "b",
+        "c",
+        "T1",
+        "T2",
+        "|",
+        "b",
+        "c",
+        "T1",
+        "T2",
+        "wrong",
+    ]
     assert rows("right", "q")[0] == ["|", "wrong"]
 
 
@@ -364,7 +401,11 @@ def test_a_window_of_nothing_but_overlap_is_scored_one_column_late() -> None:
     """The last window lies in the text already, and its label on the very token it should predict."""
     request = {"question": "a", "answer": " T5 T6 T7"}
     rows = run(Words(), request, method="UnKE_ARE", hparams={"window_size": 3, "overlap": 1}).rows
-    assert [(row.batch, row.row) for row in rows if row.drifts] == [("optimise", 1), ("optimise", 1), ("keys", 1)]
+    assert [(row.batch, row.row) for row in rows if row.drifts] == [
+        ("optimise", 1),
+        ("optimise", 1),
+        ("keys", 1),
+    ]
 
 
 # --- the truth ---------------------------------------------------------------------------------------------
@@ -392,7 +433,9 @@ def test_spaces_at_the_end_of_a_prompt_may_predict_the_target() -> None:
     done = run(Bytes(), request, side="right")
     label = next(row for row in done.rows if row.kind == "label")
     assert (label.editor, label.truth, label.labels_right) == (3, 3, True)
-    lookup = next(row for row in run(Bytes(), request, fact="last", side="right").rows if row.kind == "lookup")
+    lookup = next(
+        row for row in run(Bytes(), request, fact="last", side="right").rows if row.kind == "lookup"
+    )
     assert (lookup.editor, lookup.truth) == (3, 2)
 
 
@@ -406,8 +449,14 @@ def test_every_broken_copy_differs(broken: Broken) -> None:
 
 
 def test_every_method_can_be_called() -> None:
-    request = {**TOWER, "ground_truth": "x", "target_neg": "y", "loc_prompt": "z", "prompt": "Eiffel Tower is in",
-               "locality": {"general knowledge constraint": {"prompt": "a", "ground_truth": "b"}}}
+    request = {
+        **TOWER,
+        "ground_truth": "x",
+        "target_neg": "y",
+        "loc_prompt": "z",
+        "prompt": "Eiffel Tower is in",
+        "locality": {"general knowledge constraint": {"prompt": "a", "ground_truth": "b"}},
+    }
     for framework, methods in METHODS.items():
         for method in methods:
             if framework != "easyedit":
@@ -427,20 +476,22 @@ def test_counterfact_on_the_right_and_on_the_left() -> None:
         pytest.skip("the shared data are not here")
     requests = json.loads(data.read_text("utf-8"))
     templates = ["{}", "The quick brown fox. {}", "Therefore, I have been. {}"]
-    # requests whose labels are not on their tokens under right padding; the hub's shape as tokenizer.json alone reads
+    # requests with labels off their tokens under right padding (the hub's shape as its bare file reads)
     for name, expected in (("gpt2", 0), ("mistral-v1", 177), ("mistral-v1-hub-shape", 500)):
         tok = Fast.from_folder(SHARED / "tokenizers" / name)
         right = run(tok, requests, templates, side="right")
         assert len({row.request for row in right.rows if row.drifts}) == expected
         assert not any(row.drifts for row in right.rows if row.kind != "label")
-        left = run(tok, requests, templates, side="left")
-        assert len({row.request for row in left.rows if row.drifts}) == 500
+        left = run(tok, requests[:100], templates, side="left")
+        assert len({row.request for row in left.rows if row.drifts}) == 100
         assert not right.disagreements
         assert not left.disagreements
 
 
 def test_the_two_oracles_agree_on_the_shipped_tokenizers() -> None:
-    folders = sorted(path for path in (FIXTURES / "tokenizers").glob("*") if (path / "tokenizer.json").exists())
+    folders = sorted(
+        path for path in (FIXTURES / "tokenizers").glob("*") if (path / "tokenizer.json").exists()
+    )
     probes = sorted((FIXTURES / "probes").glob("*.json"))
     if not folders or not probes:
         pytest.skip("no tokenizers or probes are shipped yet")

@@ -170,6 +170,10 @@ class Decoder:
                 stack.enter_context(self._left_out(number, given))
             if start == 0 and hidden is not None:
                 stack.callback(self.layers[0].register_forward_pre_hook(partial(_give, hidden), with_kwargs=True).remove)
+            pads = columns.mask[:, -columns.ids.shape[1] :] == 0
+            if not torch.is_grad_enabled() and bool(pads[:, 0].any()):
+                for layer in self.layers[start:stop]:
+                    stack.callback(layer.register_forward_pre_hook(partial(_blank, pads), with_kwargs=True).remove)
             for tap in taps:
                 stack.callback(_attach(tap, columns.ids.shape).remove)
             stack.callback(self.head.register_forward_pre_hook(partial(_gather, wanted)).remove)
@@ -210,6 +214,12 @@ def _give(hidden: Tensor, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str,
     if args:
         return (hidden, *args[1:]), kwargs
     return args, {**kwargs, "hidden_states": hidden}
+
+
+def _blank(pads: Tensor, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A pad at the row's start sees nothing, and some attentions make NaN of that, which 0 · NaN would spread."""
+    states = args[0] if args else kwargs["hidden_states"]
+    return _give(states.masked_fill(pads.to(states.device)[..., None], 0), _, args, kwargs)
 
 
 def _gather(wanted: tuple[Tensor, Tensor] | None, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

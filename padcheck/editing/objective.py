@@ -2,7 +2,7 @@
 
 For each fact a vector δ is added at the lookup column of every row, and Adam lowers
     nll_factor · mean over rows of the mean NLL over the target's tokens
-  + kl_factor · KL(before ‖ now) at the KL row's lookup
+  + kl_factor · KL(now ‖ before) at the KL row's lookup (ROME, equation 4: the edited model's distribution comes first)
   + weight_decay · ‖δ‖ / ‖initial value‖²
 until that is under 0.05 or the steps are used up (no step after the last evaluation); after each step δ is drawn back into
 the ball of clamp · ‖initial value‖. Source: ROME, compute_v; MEMIT, compute_z; PMET, compute_zs (two δ, an easing NLL factor).
@@ -183,7 +183,7 @@ class _Group:
             with torch.enable_grad():
                 nll, probability, certain, log_probabilities = self._evaluate(deltas)
                 before = log_probabilities.detach() if before is None else before
-                kl = goal.kl_factor * (before.exp() * (before - log_probabilities)).sum(1)
+                kl = goal.kl_factor * (log_probabilities.exp() * (log_probabilities - before)).sum(1)
                 decay = sum(delta.norm(dim=1).to(nll.device) / norm.to(nll.device) ** 2 for delta, norm in zip(deltas, norms, strict=True))
                 parts = nll_factor.to(nll.device) * nll, kl.to(nll.device), goal.weight_decay * decay
                 loss = parts[0] + parts[1] + parts[2]
@@ -206,7 +206,7 @@ class _Group:
             # Finished facts weigh nothing: each δ has its own rows, so the sum's gradients are those of each loss alone.
             gradients = torch.autograd.grad(loss, deltas, grad_outputs=(~finished).to(loss))
             if step == 0:
-                self._check_moves(gradients, leaving)
+                self._check_moves(gradients, norms, table[0], leaving)
             keep = torch.tensor([place for place, gone in enumerate(leaving) if not gone])
             if len(keep) < len(leaving):
                 pick = [_pick(keep, tensors) for tensors in (deltas, gradients, first, second, norms)]
@@ -285,12 +285,17 @@ class _Group:
                 raise ObjectiveError(f"request {request.index}: the value at the lookup is zero, so the weight decay is 0/0")
             raise ObjectiveError(f"request {request.index}: the loss is {losses[place]} at step {step}: {self.found[number].trace[-1]}")
 
-    def _check_moves(self, gradients: Sequence[Tensor], leaving: Sequence[bool]) -> None:
-        moved = [gradient.abs().amax(dim=1) for gradient in gradients]
+    def _check_moves(self, gradients: Sequence[Tensor], norms: Sequence[Tensor], losses: Sequence[float], leaving: Sequence[bool]) -> None:
+        """Adam turns even rounding noise into full steps, so a gradient that is nothing but noise must stop the search."""
+        noise = 100 * torch.finfo(self.decoder.wide).eps
+        reach = [(gradient.norm(dim=1) * self.goal.clamp * norm).tolist() for gradient, norm in zip(gradients, norms, strict=True)]
         for place, number in enumerate(self.alive):
-            if not leaving[place] and all(float(one[place]) == 0 for one in moved):
+            if not leaving[place] and all(one[place] <= noise * abs(losses[place]) for one in reach):
                 request = self.facts[number].request
-                raise ObjectiveError(f"request {request.index}: the loss does not depend on the value at the lookup (its gradient is zero)")
+                raise ObjectiveError(
+                    f"request {request.index}: the loss does not depend on the value at the lookup (layer {self.place.layer}, fact_token): "
+                    "the labels stand later and no layer above carries it there"
+                )
 
 
 def _shifted(delta: Tensor, owner: Tensor, states: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ import os
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
@@ -28,6 +27,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from padcheck.editing.errors import ArchitectureError, CovarianceError
+from padcheck.editing.state import fingerprint
 
 # ---- what comes out
 
@@ -36,7 +36,7 @@ from padcheck.editing.errors import ArchitectureError, CovarianceError
 class MomentsKey:
     """What the numbers depend on.
 
-    model           fingerprint of the model's content
+    model           `model_digest` of the model
     modules         the modules whose inputs were taken
     corpus          digest of the documents that were read
     documents       how many of them there were
@@ -80,29 +80,15 @@ class Progress(NamedTuple):
 # ---- the model's content
 
 
-def fingerprint(model: nn.Module) -> str:
-    """A digest of the model's weights, their names and types, its class, and its rotary frequencies; 32 hex digits.
-
-    Every byte counts, so an edited model is another model. Memory: one parameter at a time (a few, on several cores).
-    """
-
-    def digest(named: tuple[str, Tensor]) -> str:
-        name, tensor = named
-        flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-        sums = hashlib.sha256(f"{name} {flat.dtype} {tuple(tensor.shape)}".encode())
-        if flat.numel():
-            sums.update(flat.view(torch.uint8).numpy().data)
-        return sums.hexdigest()
-
-    whole = hashlib.sha256(type(model).__name__.encode())
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for part in pool.map(digest, model.named_parameters()):
-            whole.update(part.encode())
+def model_digest(model: nn.Module) -> str:
+    """A digest of every weight of a model, of its class and its rotary frequencies: an edited model is another model."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    digest.update(fingerprint(model, [name for name, _ in model.named_parameters()]).encode())
     # Frequencies are computed, not stored: rounded, so that another device or library may compute them.
     for name, buffer in sorted(model.named_buffers()):
         if name.endswith("inv_freq"):
-            whole.update(" ".join(f"{value:.4g}" for value in buffer.double().flatten().tolist()).encode())
-    return whole.hexdigest()[:32]
+            digest.update(" ".join(f"{value:.4g}" for value in buffer.double().flatten().tolist()).encode())
+    return digest.hexdigest()[:32]
 
 
 # ---- the tokens
@@ -349,8 +335,8 @@ class _Keys:
         length = max(longest, min(self._max_length, 2 * self._checked))
         tokens = [token for document in islice(documents, 64) for token in document]
         tokens *= 1 + length // len(tokens)
-        third = max(1, length // 3)
-        short, long, other = tokens[-third:], tokens[:length], tokens[third // 2 : third // 2 + third]
+        brief = max(1, min(32, length // 3))
+        short, long, other = tokens[-brief:], tokens[:length], tokens[brief // 2 : brief // 2 + brief]
         alone = [self._run([[document]], "alone") for document in (short, long, other)]
         expected = {name: torch.cat([part[name] for part in alone]) for name in self._modules}
         while self.layout != "alone":
@@ -385,12 +371,15 @@ def _module(model: nn.Module, name: str) -> nn.Module:
 
 @contextmanager
 def _reading(model: nn.Module) -> Iterator[None]:
-    """No gradients and no dropout, each module's own mode restored on leaving."""
+    """No gradients, no dropout, no autocast; each module's own mode is restored on leaving."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         for module, _ in modes:
             module.training = False
-        with torch.no_grad():
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            for kind in {parameter.device.type for parameter in model.parameters()} - {"meta"}:
+                stack.enter_context(torch.autocast(kind, enabled=False))
             yield
     finally:
         for module, mode in modes:
@@ -511,7 +500,7 @@ def estimate(
     keys = _Keys(model, modules, max_length)
     reader = _Reader(documents, tokenizer, specials, max_length, max_tokens, max_documents)
     sums = {name: _Sum(dtype) for name in modules}
-    content = fingerprint(model)
+    content = model_digest(model)
     job = {
         "model": content, "modules": list(modules), "dtype": _name(keys.dtype), "sums": _name(dtype),
         "special_tokens": specials.shown, "max_length": max_length, "max_tokens": max_tokens, "max_documents": max_documents,
@@ -617,7 +606,7 @@ def save(moments: Moments, path: str | os.PathLike[str], *, dtype: torch.dtype =
 def load(path: str | os.PathLike[str], expected: MomentsKey | Mapping[str, Any] | None = None) -> Moments:
     """Read what `save` wrote, if it is what was expected.
 
-    expected  a key, or the fields of one that matter, for example {"model": fingerprint(model), "modules": [...]}; the
+    expected  a key, or the fields of one that matter, for example {"model": model_digest(model), "modules": [...]}; the
               file may hold more modules than these
 
     Raises CovarianceError where the file is no such file, is damaged, or has another key; it says which field differs.

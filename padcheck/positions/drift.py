@@ -150,6 +150,9 @@ class Batches:
         if self._shifts is not None:
             column += self._shifts.get((row.prepared.request.index, plan.batch.name, row.number, kind), 0)
         truth = row.truth if plan.batch.truth == "fact_token" else row.measured.n - row.measured.tail - 1
+        if row.absent:
+            self._report(Reading(plan.batch, row, kind, column, None, width, pads, left, ("merged",), entry.text))
+            return
         if truth is None:
             self.unknown += 1
             if self._everything:
@@ -178,10 +181,12 @@ class Batches:
         text = f"{span.first.text} … {span.last.text}"
         if span.masked:
             text = f"all but {text}"
-            first, last = max(last + 1 if first <= start else start, start), start + row.mask - 1
-            if first > last:
-                self._report(Reading(plan.batch, row, "label", None, None, width, pads, left, ("boundary",), f"{text}: no label is left"))
-                return
+            # What is left: the real columns before the span and after it. Column 0 has no logits before it and is dropped.
+            before = max(start, 1)
+            first, last = before if before < first else max(last + 1, start), start + row.mask - 1
+        if first > last:
+            self._report(Reading(plan.batch, row, "label", None, None, width, pads, left, ("boundary",), f"{text}: no label is left"))
+            return
         if self._shifts is not None:
             shift = self._shifts.get((row.prepared.request.index, plan.batch.name, row.number, "label"), 0)
             first, last = first + shift, last + shift
@@ -194,8 +199,12 @@ class Batches:
         truth += start
         if plan.batch.name == "train":
             # One convention for all: the first labelled token. A label in column 0 has no logits before it and is dropped.
-            first = first + 1 if span.on == "slots" else max(first, 1)
-        if not truth <= first <= truth + row.label_slack or not row.labels_sound:
+            if span.on == "slots":
+                first, last = first + 1, last + 1
+            first = max(first, 1)
+        end = start + row.mask - 1
+        whole = plan.batch.name != "train" or plan.batch.rows == "prompt" or end - row.measured.tail <= last <= end
+        if not truth <= first <= truth + row.label_slack or not row.labels_sound or not whole:
             causes = _label_causes(row, first, truth, pads, left, plan.batch, span)
             self._report(Reading(plan.batch, row, "label", first, truth, width, pads, left, causes, text, row.labels_sound))
         elif self._everything:
@@ -314,7 +323,8 @@ def _label_causes(row: Row, first: int, truth: int, pads: int, left: bool, batch
         causes.append("retokenised")
     elif intrinsic:
         causes.append("special_tokens" if measured.tail or row.specials else "boundary")
-    return tuple(causes) or ("boundary",)
+    # The first label is right and the last is not: pads behind the row are labelled too.
+    return tuple(causes) or ("sign" if pads and not left else "boundary",)
 
 
 def anchored_at_row_end(span: Span) -> bool:

@@ -14,7 +14,7 @@ from padcheck.positions.cuts import Cuts, cuts_of
 from padcheck.positions.editors import Batch, FactToken, Index, Method, Raises
 from padcheck.positions.filling import Filled, Stop, fill
 from padcheck.sources.token_readers import TokenReader
-from padcheck.positions.truth import Measured, measure
+from padcheck.positions.truth import Measured, by_decoding, first_visible, measure
 from padcheck.sources.requests import Request
 
 
@@ -22,7 +22,7 @@ class Row:
     """One row with everything that an editor's arithmetic may count. Token counts, unpadded; see `arithmetic.COUNTS`."""
 
     __slots__ = (
-        "bare_prompt", "fact_token", "is_kl", "joined", "label_first", "label_slack", "labels_sound", "mask", "measured", "number",
+        "absent", "bare_prompt", "fact_token", "is_kl", "joined", "label_first", "label_slack", "labels_sound", "mask", "measured", "number",
         "part_prefix", "part_subject", "part_suffix", "prefix", "prefix_subject", "prepared", "prompt", "prompt_width", "row", "specials",
         "subject_end", "target", "target_pads", "target_start", "target_width", "trailing", "truth",
     )  # fmt: skip
@@ -34,6 +34,7 @@ class Row:
         self.truth = truth
         self.subject_end = subject_end
         self.is_kl = False
+        self.absent = False
         self.fact_token: str | None = None
         n = measured.n
         self.row = n
@@ -243,7 +244,11 @@ class RowBuilder:
         fact_token: str | None = None,
     ) -> Row:
         measured = measure(wanted[text], text, start, end, prompt_end, self.reader)
-        row = Row(prepared, number, measured, _truth(measured, fact_token or self.fact_token, end, prompt_end), end)
+        wanted_token = fact_token or self.fact_token
+        row = Row(prepared, number, measured, _truth(measured, wanted_token, end, prompt_end), end)
+        if wanted_token == "subject_first_after_last" and row.truth is not None and measured.prompt_last is not None:
+            # One token holds the subject's end and all that follows in the prompt: there is no token after the subject.
+            row.absent = row.truth > measured.prompt_last
         row.fact_token = fact_token
         return row
 
@@ -258,6 +263,7 @@ class RowBuilder:
                 # The labels are the row's own tokens: they begin with the first one that holds a character of the target.
                 first = _first_beyond(whole, len(prompt.text))
                 headed.label_first = None if first is None else first - 1
+                headed.label_slack = int(first is not None and first == whole.prompt_last)  # one token holds both
                 continue
             headed.labels_sound = rest == own + prepared.target_ids[:-1]
             headed.label_first = len(own) - 1 if rest[: len(own)] == own else whole.prompt_last
@@ -363,10 +369,10 @@ class RowBuilder:
                     row.prompt = min(row.prompt, self.facts.model_max_length)
                 if measured.prompt_last is not None:
                     row.label_first = measured.prompt_last + (0 if only_prompt else 1)
-                    visible = None if only_prompt else _first_visible_beyond(measured, prompt_end)
+                    visible = None if only_prompt else self._first_visible_beyond(measured, prompt_end)
                     if visible is not None:
                         row.label_first, row.label_slack = min(row.label_first, visible), max(0, visible - row.label_first)
-                    row.target_start = row.label_first + row.label_slack
+                row.target_start = self._target_start(measured, prompt_end + len(join))
                 row.labels_sound = not foreign
                 if by_ids and not only_prompt:
                     row.labels_sound = measured.ids[-prepared.target_count :] == prepared.target_ids
@@ -376,6 +382,26 @@ class RowBuilder:
                 row = self._row(prepared, len(templates), locality, 0, 0, len(locality), wanted, "last")
                 row.is_kl = True
                 prepared.train.append(row)
+
+
+    def _first_visible_beyond(self, measured: Measured, end: int) -> int | None:
+        """Column of the first token that holds a visible character after `text[:end]`; None where no oracle can be trusted."""
+        text = measured.text
+        character = first_visible(text, end, len(text))
+        if character < 0 or measured.oracle == "none":
+            return None
+        if measured.oracle == "decode":
+            columns = by_decoding(self.reader, measured.ids[measured.lead : measured.n - measured.tail], text, (character,))
+            return None if columns is None else measured.lead + columns[0][0]
+        offsets = measured.encoded.offsets
+        return next((at for at in range(measured.lead, measured.n - measured.tail) if offsets[at][0] <= character < offsets[at][1]), None)
+
+    def _target_start(self, measured: Measured, begin: int) -> int:
+        """What an editor finds that takes the target's tokens from the offsets, true or not: the first one that ends after `begin`."""
+        if not self.reader.has_offsets:
+            return measured.prompt_last + 1 if measured.prompt_last is not None else measured.n
+        offsets = measured.encoded.offsets
+        return next((at for at, (start, stop) in enumerate(offsets) if stop > begin and stop > start), measured.n)
 
 
 class _Texts:
@@ -435,18 +461,6 @@ def _first_beyond(measured: Measured, end: int) -> int | None:
         return None if measured.prompt_last is None else measured.prompt_last + 1
     offsets = measured.encoded.offsets
     return next((column for column in range(measured.lead, measured.n - measured.tail) if offsets[column][1] > end), None)
-
-
-def _first_visible_beyond(measured: Measured, end: int) -> int | None:
-    """Column of the first token that holds a visible character after `text[:end]`; None where the offsets are not trusted."""
-    if measured.oracle != "offsets":
-        return None
-    offsets, text = measured.encoded.offsets, measured.text
-    for column in range(measured.lead, measured.n - measured.tail):
-        start, stop = offsets[column]
-        if stop > end and text[max(start, end) : stop].strip():
-            return column
-    return None
 
 
 def _formatted_head(head: str, filled: Filled) -> str | Stop:

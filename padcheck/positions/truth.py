@@ -7,7 +7,7 @@ character (東京 in GPT-2), and `char_to_token` names the first of them, which 
 Offsets can lie (Llama-3's did in tokenizers before 0.20.1: zero-width spans under `ignore_merges`), so they are tested on
 each row: spans of non-special tokens are not empty, starts and ends never go back, two spans overlap only inside one
 character that can be shared (an ASCII one has one byte and cannot, but for the row's first character, whose span a
-SentencePiece tokenizer gives to its dummy prefix ▁ as well), and no visible character lies between two spans (only a
+SentencePiece tokenizer gives to its dummy prefix ▁ as well; none, if the normaliser inserts text), and no visible character lies between two spans (only a
 combining mark may, which a normaliser has composed with the letter before it). Where the test fails, the second oracle decodes growing prefixes of the row's ids until they show the subject's
 last character. Where neither can be trusted the answer is "none" and says so.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from padcheck.sources.token_readers import Encoded, TokenReader
@@ -98,6 +99,7 @@ def measure(encoded: Encoded, text: str, start: int, end: int, prompt_end: int, 
     honest = reader.has_offsets
     if honest:
         offsets = encoded.offsets
+        lowest = "\x80" if reader.keeps_text else "\U0010ffff"  # the lowest character that two tokens may share
         previous_start = previous_end = 0
         for column in range(lead, stop):
             token_start, token_end = offsets[column]
@@ -105,7 +107,7 @@ def measure(encoded: Encoded, text: str, start: int, end: int, prompt_end: int, 
                 token_start >= token_end
                 or token_start < previous_start
                 or token_end < previous_end
-                or (token_start < previous_end and (previous_end - token_start > 1 or (text[token_start] < "\x80" and token_start > 0)))
+                or (token_start < previous_end and (previous_end - token_start > 1 or (text[token_start] < lowest and token_start > 0)))
                 or (token_start > previous_end and not _blank(text, previous_end, token_start))
             ):
                 honest = False
@@ -138,47 +140,40 @@ def measure(encoded: Encoded, text: str, start: int, end: int, prompt_end: int, 
 def by_decoding(reader: TokenReader, ids: Sequence[int], text: str, characters: Sequence[int]) -> list[tuple[int, int]] | None:
     """First and last token of each of the `characters` (indices into `text`), by decoding growing prefixes of `ids`.
 
-    Returns None where the decoded row is not the text (a normaliser changed it, or tokens are unknown): then decoding
-    proves nothing. A character that is absent (-1) gets (0, 0).
+    White space is left out of the count: decoders drop, add and tidy it. Returns None where the decoded row is not the text
+    otherwise (a normaliser changed it, or tokens are unknown): then decoding proves nothing. A character that is absent (-1) gets
+    (0, 0).
 
     Source: the incremental decoding that streaming generators use; `�` at the end of a prefix is an unfinished character.
     """
     whole = reader.decode(ids)
-    shift = _alignment(whole, text)
-    if shift is None:
+    visible = _visible_before(whole)
+    rank = _visible_before(text)
+    if "".join(whole.split()) != "".join(text.split()):
         return None
     shown: list[int] = []
     touched: list[int] = []
     for length in range(1, len(ids) + 1):
         piece = reader.decode(ids[:length])
         full = piece.rstrip("�") if not whole.startswith(piece) else piece
-        if not whole.startswith(full):
-            # Decoders that look at the whole sequence (clean-up of spaces before punctuation) may differ at the very end.
-            while full and not whole.startswith(full):
-                full = full[:-1]
-        shown.append(len(full) - shift)
-        touched.append(len(full) - shift + (1 if len(piece) > len(full) else 0))
+        while not whole.startswith(full):  # clean-up of spaces before punctuation may differ at the very end
+            full = full[:-1]
+        shown.append(visible[len(full)])
+        touched.append(visible[min(len(full) + (len(piece) > len(full)), len(whole))])
     result: list[tuple[int, int]] = []
     for character in characters:
         if character < 0:
             result.append((0, 0))
             continue
-        first = next((k for k, covered in enumerate(touched) if covered > character), None)
-        last = next((k for k, covered in enumerate(shown) if covered > character), None)
+        # Tokens before the text's first character can only be a dummy prefix, whose span the offsets give to it as well.
+        first = 0 if character == 0 else next((k for k, covered in enumerate(touched) if covered > rank[character]), None)
+        last = next((k for k, covered in enumerate(shown) if covered > rank[character]), None)
         if first is None or last is None:
             return None
         result.append((first, last))
     return result
 
 
-def _alignment(decoded: str, text: str) -> int | None:
-    """How many characters `decoded` has before `text` begins (a prefix space: 1; a dropped one: -1); None if they differ."""
-    if decoded == text:
-        return 0
-    if decoded == " " + text:
-        return 1
-    if " " + decoded == text:
-        return -1
-    if decoded.lstrip(" ") == text.lstrip(" "):
-        return len(decoded) - len(text)
-    return None
+def _visible_before(text: str) -> list[int]:
+    """How many characters of `text[:i]` are no white space, for each i."""
+    return [0, *accumulate(not character.isspace() for character in text)]

@@ -7,6 +7,7 @@ Nothing here imports transformers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
@@ -34,12 +35,15 @@ class TokenReader(Protocol):
     """A tokenizer as positions need it.
 
     has_offsets   whether `Encoded.offsets` mean anything; where False they are all (0, 0)
+    keeps_text    whether two tokens that share a character may be believed (see positions.truth)
     encode_batch  one Encoded for each text, unpadded and untruncated; special tokens are 1 in the mask
     decode        what `tok.decode(ids)` of transformers gives: special tokens kept, spaces tidied as configured
     """
 
     @property
     def has_offsets(self) -> bool: ...
+    @property
+    def keeps_text(self) -> bool: ...
     def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> Sequence[Encoded]: ...
     def decode(self, ids: Sequence[int]) -> str: ...
 
@@ -51,7 +55,7 @@ class FastReader:
     tidy    whether decode() removes spaces before punctuation (transformers' clean_up_tokenization_spaces)
     """
 
-    __slots__ = ("_decode", "_tidy", "tokenizer")
+    __slots__ = ("_decode", "_tidy", "keeps_text", "tokenizer")
 
     has_offsets = True
 
@@ -65,6 +69,7 @@ class FastReader:
         self.tokenizer = tokenizer
         self._decode = decode
         self._tidy = tidy
+        self.keeps_text = _keeps_text(tokenizer)
 
     def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> Sequence[Encoded]:
         tokenizer = self.tokenizer
@@ -81,6 +86,19 @@ class FastReader:
             return self._decode(ids)
         text: str = self.tokenizer.decode(ids, skip_special_tokens=False)
         return tidied(text) if self._tidy else text
+
+
+_FORMS = frozenset({"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "BertNormalizer", "Precompiled", "Nmt", "Prepend"})
+
+
+def _keeps_text(tokenizer: Tokenizer) -> bool:
+    """Whether the normaliser only changes the form of characters: one that inserts text may give its spans to neighbours."""
+    if tokenizer.normalizer is None:
+        return True
+    state = json.loads(tokenizer.normalizer.__getstate__())
+    parts = state["normalizers"] if state["type"] == "Sequence" else [state]
+    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    return all(part["type"] in _FORMS or part == spaces for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +118,8 @@ class CallingReader:
     """
 
     __slots__ = ("_around", "_tokenizer", "has_offsets")
+
+    keeps_text = True
 
     def __init__(self, tokenizer: Any, *, has_offsets: bool = False) -> None:
         self._tokenizer = tokenizer

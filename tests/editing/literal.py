@@ -114,7 +114,7 @@ class Literal:
             with self.adding(modules, deltas, kl_lookup):
                 now = torch.log_softmax(self.model(torch.tensor([kl_ids])).logits[0, kl_lookup], -1)
             before = now.detach() if before is None else before
-            kl = h["kl_factor"] * (before.exp() * (before - now)).sum()
+            kl = h["kl_factor"] * (now.exp() * (now - before)).sum()
             decay = h["v_weight_decay"] * sum(delta.norm() / value.norm() ** 2 for delta, value in zip(deltas, initial, strict=True))
             loss = factor * torch.stack(nlls).mean() + kl + decay
             losses.append(float(loss.detach()))

@@ -30,7 +30,9 @@ def compare(kind: str, hparams: dict[str, Any], count: int, dtype: Any, side: st
         assert update.dtype == dtype
         assert theirs[name].norm() > 0
         difference = float((update - theirs[name]).norm() / theirs[name].norm())
-        assert difference <= TOLERANCE[dtype], (name, difference)
+        # GPT-J, Bloom and every eager attention make their softmax in float32, whatever the weights are.
+        eager = kind in ("gptj", "bloom") or changes.get("attn_implementation") == "eager"
+        assert difference <= (1e-6 if eager else TOLERANCE[dtype]), (name, difference)
 
 
 @pytest.mark.parametrize("fact_token", ["subject_last", "subject_first", "subject_first_after_last", "last"])
@@ -66,8 +68,8 @@ def test_with_both_attentions(kind: str, attention: str) -> None:
 @pytest.mark.parametrize("layers", [[0], [3], [0, 1, 2, 3]])
 def test_at_the_ends_of_the_stack(layers: list[int]) -> None:
     for kind in ("gpt2", "llama"):
-        compare(kind, hparams_of(kind, "MEMIT", layers=layers), 2, torch.float64)
-        compare(kind, hparams_of(kind, "ROME", layers=layers[-1:]), 1, torch.float64)
+        compare(kind, hparams_of(kind, "MEMIT", layers=layers, fact_token="last"), 2, torch.float64)
+        compare(kind, hparams_of(kind, "ROME", layers=layers[-1:], fact_token="last"), 1, torch.float64)
 
 
 @pytest.mark.parametrize("changes", [{"enable_prompt_keys": True, "enable_random_prefix_keys": False}, {"original_implementation": True}, {}])

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E4
 from padcheck.editing import second_moments  # noqa: E402
 from padcheck.editing.corpus import embedded_corpus, open_corpus  # noqa: E402
 from padcheck.editing.errors import ArchitectureError, CovarianceError  # noqa: E402
-from padcheck.editing.second_moments import MomentsKey, Progress, estimate, fingerprint, load, save  # noqa: E402
+from padcheck.editing.second_moments import Progress, estimate, load, model_digest, save  # noqa: E402
 from padcheck.editing.stats_command import StatsOptions, run_stats  # noqa: E402
 from padcheck.sources.reading import SourceError  # noqa: E402
 
@@ -30,7 +31,8 @@ LLAMA_MODULES = ["model.layers.1.mlp.down_proj", "model.layers.2.mlp.down_proj"]
 
 def tokenizer_of(bos: bool) -> Any:
     """Whole words, with or without a BOS."""
-    bare = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "?": 2, **{word: 3 + i for i, word in enumerate(WORDS)}}, unk_token="?"))
+    entries = ["<s>", "</s>", "?", *WORDS]
+    bare = Tokenizer(models.WordLevel({entry: i for i, entry in enumerate(entries)}, unk_token="?"))
     bare.pre_tokenizer = pre_tokenizers.Whitespace()
     if bos:
         bare.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)])
@@ -39,7 +41,8 @@ def tokenizer_of(bos: bool) -> Any:
 
 def documents_of(count: int, longest: int) -> list[str]:
     """Texts of 1 to `longest` words, of every length, and some without a word."""
-    texts = [" ".join(WORDS[(7 * i + at * (1 + i % 5)) % len(WORDS)] for at in range(1 + (11 * i) % longest)) for i in range(count)]
+    words = ((WORDS[(7 * i + at * (1 + i % 5)) % len(WORDS)] for at in range(1 + (11 * i) % longest)) for i in range(count))
+    texts = [" ".join(text) for text in words]
     return [*texts[: count // 2], " ", "", *texts[count // 2 :]]
 
 
@@ -58,8 +61,8 @@ def model_of(name: str) -> Any:
     if name == "gpt2":
         sizes = {"n_embd": 32, "n_inner": 48, "n_layer": 4, "n_head": 4, "n_positions": 64}
         return classes.GPT2LMHeadModel(classes.GPT2Config(vocab_size=64, **sizes, initializer_range=0.3))
-    config = classes.BloomConfig(vocab_size=64, hidden_size=32, n_layer=4, n_head=4, initializer_range=0.3)  # ALiBi, no positions
-    return classes.BloomForCausalLM(config)
+    sizes = {"hidden_size": 32, "n_layer": 4, "n_head": 4}
+    return classes.BloomForCausalLM(classes.BloomConfig(vocab_size=64, **sizes, initializer_range=0.3))  # ALiBi
 
 
 MODULES = {
@@ -78,17 +81,13 @@ def reference(model: Any, tokenizer: Any, texts: Sequence[str], modules: Sequenc
         if not text.split():
             continue
         ids = tokenizer(text)["input_ids"][:max_length]
-        seen: dict[str, Any] = {}
-        hooks = [
-            model.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: seen.__setitem__(name, args[0]))
-            for name in modules
-        ]
-        with torch.no_grad():
-            model(torch.tensor([ids]))
-        for hook in hooks:
-            hook.remove()
         for name in modules:
-            keys = seen[name].reshape(len(ids), -1).double()
+            seen: list[Any] = []
+            hook = model.get_submodule(name).register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+            with torch.no_grad():
+                model(torch.tensor([ids]))
+            hook.remove()
+            keys = seen[0].reshape(len(ids), -1).double()
             sums[name] = sums[name] + keys.T @ keys
         count += len(ids)
     return {name: total / count for name, total in sums.items()}
@@ -140,9 +139,10 @@ def test_window_that_only_later_documents_reach() -> None:
 
 def test_packing_without_restarts_would_differ(llama: Any) -> None:
     """The equality above is no accident of small differences: one long document of the same tokens is another moment."""
-    texts = documents_of(40, longest=10)
-    found = estimate(llama, tokenizer_of(bos=True), texts, LLAMA_MODULES, batch_tokens=64).matrices
-    joined = estimate(llama, tokenizer_of(bos=True), [" ".join(texts[:20]), " ".join(texts[20:])], LLAMA_MODULES, max_length=128).matrices
+    texts, tokenizer = documents_of(40, longest=10), tokenizer_of(bos=True)
+    two = [" ".join(texts[:20]), " ".join(texts[20:])]
+    found = estimate(llama, tokenizer, texts, LLAMA_MODULES, batch_tokens=64).matrices
+    joined = estimate(llama, tokenizer, two, LLAMA_MODULES, max_length=128).matrices
     for name in LLAMA_MODULES:
         assert (found[name] - joined[name]).norm() > 1e-2 * found[name].norm()
 
@@ -165,13 +165,13 @@ def test_the_model_is_left_as_it_was(llama: Any) -> None:
     model = model_of("gpt2").train()  # with dropout
     model.transformer.h[0].eval()
     modes = [module.training for module in model.modules()]
-    before = fingerprint(model)
+    before = model_digest(model)
     first = estimate(model, tokenizer_of(bos=False), documents_of(20, 9), MODULES["gpt2"], batch_tokens=32).matrices
     again = estimate(model, tokenizer_of(bos=False), documents_of(20, 9), MODULES["gpt2"], batch_tokens=32).matrices
     assert_equal(again, first, 0)
     assert [module.training for module in model.modules()] == modes
     assert not any(module._forward_pre_hooks for module in model.modules())
-    assert fingerprint(model) == before
+    assert model_digest(model) == before
 
 
 def test_the_pass_stops_at_the_last_module(llama: Any) -> None:
@@ -196,9 +196,8 @@ def test_limits() -> None:
 
 def test_progress(llama: Any) -> None:
     seen: list[Progress] = []
-    found = estimate(
-        llama, tokenizer_of(bos=True), documents_of(40, 12), LLAMA_MODULES, batch_tokens=32, max_tokens=1000, progress=seen.append
-    )
+    limits = {"batch_tokens": 32, "max_tokens": 1000}
+    found = estimate(llama, tokenizer_of(bos=True), documents_of(40, 12), LLAMA_MODULES, **limits, progress=seen.append)
     assert [at.tokens for at in seen] == sorted(at.tokens for at in seen)
     assert (seen[-1].tokens, seen[-1].documents) == (found.key.tokens, found.key.documents)
     assert all(at.rate > 0 and at.remaining is not None and at.remaining >= 0 for at in seen)
@@ -209,14 +208,12 @@ def test_progress(llama: Any) -> None:
 
 def test_what_is_refused(llama: Any) -> None:
     tokenizer = tokenizer_of(bos=True)
-    with pytest.raises(ArchitectureError, match="no module 'model.layers.9.mlp.down_proj'"):
+    with pytest.raises(ArchitectureError, match=r"no module 'model\.layers\.9\.mlp\.down_proj'"):
         estimate(llama, tokenizer, ["w1"], ["model.layers.9.mlp.down_proj"])
+    odd = model_of("llama")
+    odd.lost = torch.nn.Linear(2, 2)
     with pytest.raises(ArchitectureError, match="never reaches lost"):
-        llama.lost = torch.nn.Linear(2, 2)
-        try:
-            estimate(llama, tokenizer, ["w1"], ["lost"])
-        finally:
-            del llama.lost
+        estimate(odd, tokenizer, ["w1"], ["lost"])
     with pytest.raises(CovarianceError, match="no tokens"):
         estimate(llama, tokenizer, ["", " "], LLAMA_MODULES)
     with pytest.raises(ArchitectureError, match="do not fit the model's 128 positions"):
@@ -246,7 +243,7 @@ def test_saved_and_loaded(moments: Any, llama: Any, tmp_path: Path) -> None:
     found = load(path, moments.key)
     assert (found.key, found.layout) == (moments.key, moments.layout)
     assert_equal(found.matrices, moments.matrices, 1e-7)
-    assert load(path, {"model": fingerprint(llama), "modules": LLAMA_MODULES[:1]}).key == moments.key
+    assert load(path, {"model": model_digest(llama), "modules": LLAMA_MODULES[:1]}).key == moments.key
     save(moments, path, dtype=torch.float64)
     assert_equal(load(path).matrices, moments.matrices, 0)
 
@@ -254,19 +251,15 @@ def test_saved_and_loaded(moments: Any, llama: Any, tmp_path: Path) -> None:
 def test_another_models_file_is_refused(moments: Any, llama: Any, tmp_path: Path) -> None:
     save(moments, tmp_path / "moments")
     edited = model_of("llama")
-    assert fingerprint(edited) == fingerprint(llama)
+    assert model_digest(edited) == model_digest(llama)
     with torch.no_grad():
         edited.model.layers[3].mlp.down_proj.weight[0, 0] += 1e-6
     with pytest.raises(CovarianceError, match="its model is"):
-        load(tmp_path / "moments", {"model": fingerprint(edited)})
+        load(tmp_path / "moments", {"model": model_digest(edited)})
     with pytest.raises(CovarianceError, match="its modules is"):
         load(tmp_path / "moments", {"modules": ["model.layers.3.mlp.down_proj"]})
     with pytest.raises(CovarianceError, match="its tokens is"):
-        load(tmp_path / "moments", MomentsKey(**{**json.loads(json.dumps(_fields(moments.key))), "tokens": 1, "modules": ()}))
-
-
-def _fields(key: MomentsKey) -> dict[str, Any]:
-    return {name: getattr(key, name) for name in key.__dataclass_fields__}
+        load(tmp_path / "moments", replace(moments.key, tokens=1))
 
 
 def test_damaged_files_are_refused(moments: Any, tmp_path: Path) -> None:
@@ -318,8 +311,9 @@ def _stopping(texts: Sequence[str], after: int) -> Iterator[str]:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_resumed_run_equals_a_straight_one(llama: Any, tmp_path: Path, dtype: Any) -> None:
     tokenizer, texts = tokenizer_of(bos=True), documents_of(700, longest=12)
-    options: dict[str, Any] = {"batch_tokens": 64, "dtype": dtype, "checkpoint_seconds": 0.0, "resume_path": tmp_path / "partial"}
-    straight = estimate(llama, tokenizer, texts, LLAMA_MODULES, **{**options, "resume_path": None})
+    options: dict[str, Any] = {"batch_tokens": 64, "dtype": dtype, "checkpoint_seconds": 0.0}
+    straight = estimate(llama, tokenizer, texts, LLAMA_MODULES, **options)
+    options["resume_path"] = tmp_path / "partial"
     with pytest.raises(_Stopped):
         estimate(llama, tokenizer, _stopping(texts, 600), LLAMA_MODULES, **options)
     assert (tmp_path / "partial").is_file()
@@ -434,10 +428,9 @@ def job(tmp_path: Path, llama: Any) -> StatsOptions:
     llama.save_pretrained(tmp_path / "model")
     tokenizer_of(bos=True).save_pretrained(tmp_path / "model")
     (tmp_path / "corpus.txt").write_text("\n\n".join(documents_of(40, 12)))
-    (tmp_path / "hparams.yaml").write_text('layers: [1, 2]\nrewrite_module_tmp: "model.layers.{}.mlp.down_proj"\nmom2_n_samples: 30\n')
-    return StatsOptions(
-        tmp_path / "hparams.yaml", str(tmp_path / "model"), (tmp_path / "corpus.txt",), tmp_path / "out.safetensors", dtype="float32"
-    )
+    hparams, out = tmp_path / "hparams.yaml", tmp_path / "out.safetensors"
+    hparams.write_text('layers: [1, 2]\nrewrite_module_tmp: "model.layers.{}.mlp.down_proj"\nmom2_n_samples: 30\n')
+    return StatsOptions(hparams, str(tmp_path / "model"), (tmp_path / "corpus.txt",), out, dtype="float32")
 
 
 def test_run_stats(job: StatsOptions, llama: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -445,7 +438,7 @@ def test_run_stats(job: StatsOptions, llama: Any, capsys: pytest.CaptureFixture[
     assert run_stats(job, say=said.append) == 0
     assert "2 modules" in said[0]
     assert "30 documents" in said[0]
-    found = load(job.out, {"model": fingerprint(llama), "modules": LLAMA_MODULES, "documents": 30})
+    found = load(job.out, {"model": model_digest(llama), "modules": LLAMA_MODULES, "documents": 30})
     texts = [text for text in documents_of(40, 12) if text.split()][:30]
     assert_equal(found.matrices, reference(llama, tokenizer_of(bos=True), texts, LLAMA_MODULES, 99), 1e-5)
     assert "tokens/s" in capsys.readouterr().err

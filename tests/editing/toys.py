@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ REQUESTS = [
     {"prompt": "{}, who works as", "subject": "Ann", "target_new": "a famous chemist"},
     {"prompt": "In which country does one find {}? In", "subject": "Mount Fuji", "target_new": "Northern Italy"},
 ]
+MANY = [
+    {"prompt": "{} " + prompt, "subject": subject, "target_new": target}
+    for subject in ("Ann Lee", "Mount Fuji", "Danielle Darrieux", "The Eiffel Tower", "Karl Marx", "Lake Como", "Oslo", "Queen")
+    for prompt, target in (("is located in", "Rome"), ("speaks the language", "English"), ("works as a", "chemist"), ("was born near", "Berlin"))
+]
+"""Thirty-two facts whose targets are one token in the fixture tokenizers, or are read back as they were."""
 
 GPT2_NAMES = {
     "rewrite_module_tmp": "transformer.h.{}.mlp.c_proj", "layer_module_tmp": "transformer.h.{}", "mlp_module_tmp": "transformer.h.{}.mlp",
@@ -45,7 +52,7 @@ _GPT = {"vocab_size": VOCABULARY, "n_embd": 48, "n_layer": 4, "n_head": 4, "n_po
 _ARCHITECTURES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     "gpt2": ("gpt2", _GPT, GPT2_NAMES),
     "llama": ("llama", _GROUPED, LLAMA_NAMES),
-    "mistral": ("mistral", {**_GROUPED, "sliding_window": 6}, LLAMA_NAMES),
+    "mistral": ("mistral", {**_GROUPED, "sliding_window": 12}, LLAMA_NAMES),
     "qwen2": ("qwen2", _GROUPED, LLAMA_NAMES),
     "qwen3": ("qwen3", _GROUPED, LLAMA_NAMES),
     "gptj": ("gptj", {**_GPT, "rotary_dim": 8}, GPTJ_NAMES),
@@ -74,7 +81,19 @@ def model_of(kind: str, *, dtype: torch.dtype = torch.float32, seed: int = 0, **
             for parameter in model.parameters():
                 if parameter.ndim > 1:
                     parameter.normal_(0, 0.12)
-    return model.to(dtype).eval()
+    model = model.to(dtype).eval()
+    if dtype == torch.float64:
+        for module in model.modules():
+            if type(module).__name__.endswith("RMSNorm"):
+                module.forward = partial(_exact_norm, module)
+    return model
+
+
+def _exact_norm(module: Any, states: torch.Tensor) -> torch.Tensor:
+    """transformers' RMS norms go through float32, whose rounding would hide what a float64 test is after."""
+    epsilon = getattr(module, "variance_epsilon", None) or module.eps
+    weight = module.weight + 1 if type(module).__name__.startswith("Gemma") else module.weight
+    return weight * states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + epsilon)
 
 
 def tokenizer_of(kind: str) -> Any:
@@ -107,7 +126,7 @@ def hparams_of(kind: str, method: str, **changes: Any) -> dict[str, Any]:
         values |= {"nullspace_threshold": 0.5, "L2": 1.0, "P_loc": "./P.pt"}
     if method == "PMET":
         out = {"gpt2": "transformer.h.{}.attn.c_proj"}.get(kind, "model.layers.{}.self_attn.o_proj")
-        values |= {"nll_loss_factor": 1.0, "v_lr": 0.2, "rewrite_module_tmps": [values["rewrite_module_tmp"]], "mlp_module_tmp": values["rewrite_module_tmp"], "attn_module_tmp": out}
+        values |= {"nll_loss_factor": 1.0, "v_lr": 0.2, "v_num_grad_steps": 5, "rewrite_module_tmps": [values["rewrite_module_tmp"]], "mlp_module_tmp": values["rewrite_module_tmp"], "attn_module_tmp": out}
     return {**values, **changes}
 
 

@@ -1,15 +1,16 @@
 """A literal re-enactment of every editor's position arithmetic on the padded batch, and the truth beside it.
 
-It is the tests' oracle: it imports nothing from padcheck, asks of a tokenizer nothing but to encode one string and
-to decode ids, fills the rows by itself, and indexes them as the editors do. It was written from the editors'
-sources: EasyEdit 14cea82, kmeng01/rome 0874014, kmeng01/memit 80426fd, rebuilding-rome 4095d04,
+It is the tests' oracle: it imports nothing from padcheck, asks of a tokenizer nothing but to encode one
+string and to decode ids, fills the rows by itself, and indexes them as the editors do. It was written from
+the editors' sources: EasyEdit 14cea82, kmeng01/rome 0874014, kmeng01/memit 80426fd, rebuilding-rome 4095d04,
 unified-model-editing 23d72b5, AlphaEdit f5248d3, PMET, FastEdit. File and line are cited at each piece.
 
-What is *not* re-enacted: how templates are generated, the assertions on `batch_size` in `BaseEditor.edit`, and
-truncation at the model's maximal length.
+What is *not* re-enacted: how templates are generated, the assertions on `batch_size` in `BaseEditor.edit`,
+and truncation at the model's maximal length.
 
 `broken` selects a deliberately wrong copy, which a comparison must find:
-`pads_off_by_one` (the truth counts one pad too few), `bos_forgotten` (lengths are counted without special tokens),
+`pads_off_by_one` (the truth counts one pad too few), `bos_forgotten` (lengths are counted without special
+tokens),
 `first_byte_token` (the first instead of the last token of a character).
 """
 
@@ -80,10 +81,12 @@ BATCH_EDIT = frozenset(
         "CORE",
     }
 )
-"""EasyEdit's methods that `BaseEditor.batch_edit` accepts (editors/batch_editor.py:5-21)."""
+"""EasyEdit's methods that `BaseEditor.batch_edit` accepts (editors/batch_editor.py:4-38)."""
 
 _OWN_LIST = frozenset({"EAMET", "SPHERE", "SimIE", "MALMEN", "WISE", "DINM", "UnKE", "UnKE_ARE", "FT_uns"})
-"""EasyEdit's methods that `batch_edit` refuses or does not know, but whose own function takes a list of requests."""
+"""EasyEdit's methods that `batch_edit` refuses or does not know, but whose own function takes a list of
+requests.
+"""
 
 
 def reenact(
@@ -104,13 +107,13 @@ def reenact(
 ) -> Reenactment:
     """Do what `method` of `framework` does with `requests` and note every position it computes.
 
-    `templates`: a list with "{}" first, or groups of them (MEMIT's family), used in order. `batch_size` wins over
-    the hparams' key of that name; neither means one group of all requests. `objective` is FT's
+    `templates`: a list with "{}" first, or groups of them (MEMIT's family), used in order. `batch_size` wins
+    over the hparams' key of that name; neither means one group of all requests. `objective` is FT's
     `objective_optimization`. `hparams` is a mapping in the framework's own keys; `model_name` in it steers
     the branches that look at the model's path. `special` replaces the tokenizer's own special ids.
 
-    A request on which the editor raises has no rows and stands in `raised`. Where requests share a batch the rest is
-    done again without it. Raises ValueError for an unknown framework or method.
+    A request on which the editor raises has no rows and stands in `raised`. Where requests share a batch the
+    rest is done again without it. Raises ValueError for an unknown framework or method.
     """
     if method not in METHODS.get(framework, ()):
         raise ValueError(f"no re-enactment of {method!r} in {framework!r}")
@@ -152,7 +155,7 @@ def _grouped(framework: str, method: str) -> Grouped:
         return lambda bench, group, plan, setup: kmeng(bench, group, plan)
     if method in EASYEDIT_LOCATE or method == "SimIE":
         locate = locate_group(method)
-        if method == "SimIE":  # its base method is called once per request: simie/simie_main.py:67-80
+        if method == "SimIE":  # its base method is called once per request: simie/simie_main.py:68-81
             return lambda bench, group, plan, setup: (
                 row for request in group for row in locate(bench, [request], plan)
             )

@@ -37,7 +37,7 @@ CHUNK = 128  # rome/repr_tools.py:149; every EasyEdit method reads its keys thro
 
 
 def prepare_rome(bench: Bench, index: int, request: Request) -> Edit:
-    """rome/rome_main.py:70-85, r_rome/r_rome_main.py:86-98."""
+    """rome/rome_main.py:70-85, r_rome/r_rome_main.py:82-98."""
     target = spaced_unless_space(target_of(request))
     subject = text_of(request, "subject")
     prompt = slotted(text_of(request, "prompt"), subject)
@@ -46,7 +46,9 @@ def prepare_rome(bench: Bench, index: int, request: Request) -> Edit:
 
 
 def prepare_memit(bench: Bench, index: int, request: Request) -> Edit:
-    """memit/memit_main.py:82-98; emmet/emmet_main.py, eamet/eamet_main.py, core/core_main.py, memit_FE likewise."""
+    """memit/memit_main.py:82-98; emmet/emmet_main.py, eamet/eamet_main.py, core/core_main.py, memit_FE
+    likewise.
+    """
     target = spaced_unless_leading(target_of(request))
     subject = text_of(request, "subject")
     prompt = slotted(text_of(request, "prompt"), subject)
@@ -55,7 +57,9 @@ def prepare_memit(bench: Bench, index: int, request: Request) -> Edit:
 
 
 def prepare_alphaedit(bench: Bench, index: int, request: Request) -> Edit:
-    """Replaces the subject even where the slot is there: alphaedit/AlphaEdit_main.py:124-133, SPHERE_main.py:150-159."""
+    """Replaces the subject even where the slot is there: alphaedit/AlphaEdit_main.py:124-133,
+    SPHERE_main.py:150-159.
+    """
     target = spaced_unless_leading(target_of(request))
     subject = text_of(request, "subject")
     return Edit(index, slotted(text_of(request, "prompt"), subject, always=True), subject, target)
@@ -75,7 +79,7 @@ def prepare_pmet(bench: Bench, index: int, request: Request) -> Edit:
 
 
 def plain_ids(bench: Bench, target: str) -> list[int]:
-    """Without special tokens and otherwise as they come: rome/compute_v.py:36, pmet/compute_zs.py:50."""
+    """Without special tokens and otherwise as they come: rome/compute_v.py:35, pmet/compute_zs.py:50."""
     return list(bench.encode(target, add_special_tokens=False))
 
 
@@ -88,12 +92,12 @@ def stripped(bench: Bench, ids: Sequence[int]) -> list[int]:
 
 
 def plain_ids_stripped(bench: Bench, target: str) -> list[int]:
-    """memit/compute_z.py:44-47, and emmet, alphaedit, SPHERE, core, memit_FE."""
+    """memit/compute_z.py:43-46, and emmet, alphaedit, SPHERE, core, memit_FE."""
     return stripped(bench, plain_ids(bench, target))
 
 
 def full_ids_stripped(bench: Bench, target: str) -> list[int]:
-    """With special tokens, then the first cut: r_rome/compute_v.py:36-39."""
+    """With special tokens, then the first cut: r_rome/compute_v.py:35-38."""
     return stripped(bench, bench.encode(target))
 
 
@@ -101,7 +105,9 @@ def full_ids_stripped(bench: Bench, target: str) -> list[int]:
 
 
 def _rome_like(source: str, target_ids: Callable[[Bench, str], list[int]]) -> Convention:
-    """`last` is the end of the unpadded prompt in the lookup (rome/compute_v.py:268), -1 elsewhere (:244, compute_u.py:105)."""
+    """`last` is the end of the unpadded prompt in the lookup (rome/compute_v.py:268), -1 elsewhere (:244,
+    compute_u.py:105).
+    """
     return Convention(
         source,
         prepare_rome,
@@ -154,9 +160,9 @@ def r_rome(
 ) -> Iterator[Row]:
     """Keys by the flags; the loop over templates reads one row at a time.
 
-    r_rome/r_rome_main.py:37-39, compute_u.py:83-118, compute_v.py:196-240. rebuilding-rome has the same lines
+    r_rome/r_rome_main.py:35-37, compute_u.py:83-118, compute_v.py:196-240. rebuilding-rome has the same lines
     (rome/compute_u.py:83-104, compute_v.py:169-206) with `original_implementation` true by default
-    (rome/rome_hparams.py:12) and without the exception for it in the assertion (rome/rome_main.py:33-35).
+    (rome/rome_hparams.py:12) and without the exception for it in the assertion (rome/rome_main.py:34-36).
     """
     prompt_keys = bool(bench.hparams.get("enable_prompt_keys", False))
     prefix_keys = bool(bench.hparams.get("enable_random_prefix_keys", True))
@@ -176,9 +182,9 @@ def r_rome(
 
 
 def memit_fe(bench: Bench, convention: Convention, edits: Sequence[Edit], plan: Plan) -> Iterator[Row]:
-    """z of the later layers by one pass over the bare prompt: memit_FE/compute_z.py:58-130.
+    """z of the later layers by one pass over the bare prompt: memit_FE/compute_z.py:58-134.
 
-    In that pass `last` is -1, as in a lookup (:70-77, :395-428); in the keys it is an exception.
+    In that pass `last` is -1, as in a lookup (:67-73, :406-408); in the keys it is an exception.
     """
     alone = replace(convention, keys_last="minus one")
     for edit in edits:
@@ -193,8 +199,9 @@ def memit_fe(bench: Bench, convention: Convention, edits: Sequence[Edit], plan: 
 def eamet(bench: Bench, convention: Convention, edits: Sequence[Edit], plan: Plan) -> Iterator[Row]:
     """Keys first, then z with the BOS switched off, then the keys again, still without.
 
-    eamet/eamet_main.py:149 (keys of the z layer: they raise for `last` before any z), eamet/compute_z.py:65-68
-    (`tok.add_bos_token`, never set back), :88-138 (target ids), eamet_main.py:241-255 (the keys that are written).
+    eamet/eamet_main.py:148 (keys of the z layer: they raise for `last` before any z),
+    eamet/compute_z.py:65-68 (`tok.add_bos_token`, never set back), :88-138 (target ids),
+    eamet_main.py:241-255 (the keys that are written).
     """
     if subtoken_of(plan.fact_token) is None:
         raise EditorRaises(NOT_IMPLEMENTED, edits[0].index)

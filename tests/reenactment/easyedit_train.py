@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from .locate import fill
 from .rows import Bench, EditorRaises, Kind, Padded, Request, Row, Slot, target_of
 from .truth import label_starts, prompt_end, target_starts
 
@@ -31,6 +32,18 @@ def need(request: Request, key: str, index: int) -> str:
     if value is None:
         raise EditorRaises(f"KeyError: {key!r}", index)
     return str(value)
+
+
+def filled_prompt(index: int, request: Request) -> str:
+    """The prompt, its slot filled if it has one."""
+    prompt = need(request, "prompt", index)
+    if "{}" not in prompt:
+        return prompt
+    subject = need(request, "subject", index)
+    try:
+        return fill(prompt, subject)
+    except EditorRaises as error:
+        raise EditorRaises(error.reason, index) from None
 
 
 # --- rows of a train batch ----------------------------------------------------------------------------------
@@ -119,9 +132,9 @@ def scored(bench: Bench, ids: Sequence[int], masked: range) -> list[Slot]:
 
 
 def ft(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
-    """models/ft/ft_main.py:74-77 (the space), :110-127 and :196-213 (the two objectives), :146-195 (chatglm)."""
+    """models/ft/ft_main.py:66-68 (the space), :110-127, :196-213 (the two objectives), :146-195 (chatglm)."""
     prompts = [need(request, "prompt", index) for index, request in group]
-    targets = [target_of(request) for _, request in group]
+    targets = [target_of(request, index) for index, request in group]
     targets = [target if target == " " else " " + target for target in targets]
     yield from fine_tune(bench, [index for index, _ in group], prompts, targets, setup)
 
@@ -145,7 +158,8 @@ def fine_tune(
 def prompt_last(
     bench: Bench, indexes: Sequence[int], prompts: Sequence[str], targets: Sequence[str]
 ) -> Iterator[Row]:
-    """Every id of the target is scored at one logit, the last of the mask: models/ft/ft_main.py:115-119, :197-204.
+    """Every id of the target is scored at one logit, the last of the mask: models/ft/ft_main.py:115-119,
+    :197-204.
 
     Here the column is the logit's: the row holds no target, so there is no labelled token to name.
     """
@@ -162,7 +176,9 @@ def prompt_last(
 def target_new(
     bench: Bench, indexes: Sequence[int], prompts: Sequence[str], targets: Sequence[str]
 ) -> Iterator[Row]:
-    """Scored from column pads + prompt tokens on, both counted by the pad id (models/ft/ft_main.py:121-127, :205-213)."""
+    """Scored from column pads + prompt tokens on, both counted by the pad id (models/ft/ft_main.py:121-127,
+    :205-213).
+    """
     alone = bench.batch(prompts)
     padded = bench.batch(prompt + target for prompt, target in zip(prompts, targets, strict=True))
     for i, index in enumerate(indexes):
@@ -177,7 +193,9 @@ def target_new(
 def chatglm(
     bench: Bench, indexes: Sequence[int], prompts: Sequence[str], targets: Sequence[str]
 ) -> Iterator[Row]:
-    """Padded prompt and padded target laid end to end, and padded once more with zeros (models/ft/ft_main.py:161-189)."""
+    """Padded prompt and padded target laid end to end, and padded once more with zeros
+    (models/ft/ft_main.py:161-189).
+    """
     left, right = bench.batch(prompts), bench.batch(targets)
     width = left.width + right.width + 1
     for i, index in enumerate(indexes):
@@ -207,7 +225,9 @@ def chatglm(
 
 
 def ft_uns(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
-    """Question and answer, a space where the answer does not begin with one (models/ft_uns/ft_uns_main.py:62-64, :97-113)."""
+    """Question and answer, a space where the answer does not begin with one
+    (models/ft_uns/ft_uns_main.py:62-64, :97-113).
+    """
     questions, answers = zip(*(question_and_answer(index, request) for index, request in group), strict=True)
     answers = tuple(answer if answer.startswith(" ") else " " + answer for answer in answers)
     yield from fine_tune(bench, [index for index, _ in group], questions, answers, setup)
@@ -217,26 +237,21 @@ def question_and_answer(index: int, request: Request) -> tuple[str, str]:
     """UnKE's records have `question` and `answer`; for others the filled prompt and the target stand in."""
     if "question" in request:
         return str(request["question"]), need(request, "answer", index)
-    prompt = need(request, "prompt", index)
-    if "{}" in prompt:
-        prompt = prompt.format(need(request, "subject", index))
-    return prompt, target_of(request)
+    return filled_prompt(index, request), target_of(request, index)
 
 
 # --- LoRA, QLoRA, DPO --------------------------------------------------------------------------------------
 
 
 def lora(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
-    """models/lora/lora_main.py:79-81 (the slot), :141-153 (labels)."""
+    """models/lora/lora_main.py:85-86 (the slot), :144-153 (labels)."""
     if "t5" in bench.model_name:
         return
-    prompts = []
-    for index, request in group:
-        prompt = need(request, "prompt", index)
-        prompts.append(prompt.format(need(request, "subject", index)) if "{}" in prompt else prompt)
+    prompts = [filled_prompt(index, request) for index, request in group]
     alone = bench.batch(prompts)
     padded = bench.batch(
-        f"{prompt} {target_of(request)}" for prompt, (_, request) in zip(prompts, group, strict=True)
+        f"{prompt} {target_of(request, index)}"
+        for prompt, (index, request) in zip(prompts, group, strict=True)
     )
     for i, (index, _) in enumerate(group):
         ids = padded.ids(i)
@@ -253,11 +268,11 @@ def qlora(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
     length = int(bench.hparams.get("max_length", 30))
     for index, request in group:
         prompt = need(request, "prompt", index)
-        inputs, labels = to_length(bench, prompt, length), to_length(bench, target_of(request), length)
+        inputs, labels = to_length(bench, prompt, length), to_length(bench, target_of(request, index), length)
         slots = [(at, token) for at, token in enumerate(labels.ids(0)) if at > 0]
         end = prompt_end(bench.reading(prompt), len(prompt))
         place = None if end is None or end >= len(inputs.rows[0]) else end + 1
-        plain = bench.encode(target_of(request), add_special_tokens=False)
+        plain = bench.encode(target_of(request, index), add_special_tokens=False)
         wanted = [] if place is None else [(inputs.left(0) + place + at, t) for at, t in enumerate(plain)]
         yield _row(bench, inputs, 0, index, 0, "label", slots, place, slots == wanted)
 
@@ -273,14 +288,17 @@ def to_length(bench: Bench, text: str, length: int) -> Padded:
 
 
 def dpo(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
-    """Right padding by its own hand; labels by the tokenizer's offsets, row 0 the new target, row 1 the old one.
+    """Right padding by its own hand; labels by the tokenizer's offsets, row 0 the new target, row 1 the old
+    one.
 
-    models/dpo/dpo_main.py:149-203.
+    models/dpo/dpo_main.py:156-203.
     """
     bench = bench.with_side("right")
     for row, key in enumerate(("target_new", "target_neg")):
         prompts = [need(request, "prompt", index) for index, request in group]
-        targets = [target_of(request) if row == 0 else need(request, key, index) for index, request in group]
+        targets = [
+            target_of(request, index) if row == 0 else need(request, key, index) for index, request in group
+        ]
         padded = bench.batch(f"{prompt} {target}" for prompt, target in zip(prompts, targets, strict=True))
         for i, (index, _) in enumerate(group):
             begin = len(prompts[i]) + 1
@@ -303,11 +321,11 @@ def dpo(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
 def wise(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
     """Head slices up to the padded width of the prompts; the loss begins at the number of masked columns.
 
-    models/wise/utils.py:71-106 (rows: templates x requests, then the loc_prompts), models/wise/WISE.py:144, :254-277
-    (the last row alone is left out of the loss, and masked columns still contribute nothing).
+    models/wise/utils.py:82-111 (rows: templates x requests, then the loc_prompts), models/wise/WISE.py:146,
+    :258-277 (the last row alone is left out of the loss, and masked columns still contribute nothing).
     """
     prompts = [need(request, "prompt", index) for index, request in group]
-    targets = [target_of(request) for _, request in group]
+    targets = [target_of(request, index) for index, request in group]
     locals_ = [need(request, "loc_prompt", index) for index, request in group]
     only_label = str(bench.hparams.get("objective_optimization", "only_label")) == "only_label"
     pairs = [(templ, at) for templ in setup.templates for at in range(len(group))]
@@ -318,7 +336,8 @@ def wise(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
         masked = range(head) if only_label else range(0)
         kept = [column for column, token in enumerate(ids) if column not in masked and token != bench.pad]
         ignored = padded.width - len(kept)
-        # shifted loss from ignored - 2 on (WISE.py:274): columns from ignored - 1 on; a negative start wraps round
+        # shifted loss from ignored - 2 on (WISE.py:275): columns from ignored - 1 on; a negative start wraps
+        # round
         from_logit = ignored - 2
         start = from_logit + 1 if from_logit >= 0 else max(padded.width - 1 + from_logit, 0) + 1
         slots = [(column, ids[column]) for column in kept if column >= max(start, 1)]
@@ -329,14 +348,16 @@ def wise(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
 def grace_tokens(bench: Bench, index: int, request: Request) -> tuple[Padded, str, list[int]]:
     """One request: the padded row, its prompt, and the ignored columns (models/grace/utils.py:68-92)."""
     prompt = need(request, "prompt", index)
-    padded = bench.batch([f"{prompt} {target_of(request)}"])
+    padded = bench.batch([f"{prompt} {target_of(request, index)}"])
     masked = range(real(bench, bench.encode(prompt)))
     ignored = [at for at, token in enumerate(padded.ids(0)) if at in masked or token == bench.pad]
     return padded, prompt, ignored
 
 
 def grace(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
-    """The first request alone (models/grace/grace_main.py:21); its key is counted from the labels (GRACE.py:82, :200-201)."""
+    """The first request alone (models/grace/grace_main.py:22); its key is counted from the labels
+    (GRACE.py:82, :200-201).
+    """
     for index, request in group[:1]:
         padded, prompt, ignored = grace_tokens(bench, index, request)
         end = prompt_end(bench.reading(padded.texts[0]), len(prompt))
@@ -356,7 +377,7 @@ def grace_labels(
 def last_key(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
     """GRACE's labels with the key at -1, the row's last token.
 
-    DEFER: models/defer/DEFER.py:79-80, :121, utils.py; MELO: models/melo/util.py:83-107,
+    DEFER: models/defer/DEFER.py:79-80, :121, utils.py; MELO: models/melo/util.py:81-105,
     peft_egg/src/peft/tuners/melo.py:764-765 with `key_id: -1` of the hparams.
     """
     for index, request in group[:1]:
@@ -375,8 +396,8 @@ SHIFTED = ("gpt", "llama", "internlm", "chatglm", "qwen", "mistral")
 def shifts(bench: Bench) -> bool:
     """Whether the last logit is dropped and the tail taken.
 
-    By the model's name in trainer/algs/MALMEN.py:47-59 and models/ultraedit/ULTRAEDIT.py:60-72, by class or name
-    in trainer/algs/editable_model.py:18-40. Without hparams a causal model of a known family is meant.
+    By the model's name in trainer/algs/MALMEN.py:47-59 and models/ultraedit/ULTRAEDIT.py:60-72, by class or
+    name in trainer/algs/editable_model.py:17-39. Without hparams a causal model of a known family is meant.
     """
     if not bench.hparams.get("model_name") and not bench.hparams.get("model_class"):
         return True
@@ -395,7 +416,8 @@ def tail(
 ) -> Iterator[Row]:
     """Labels are the targets tokenised alone, padded among themselves, laid over the tail of the padded rows.
 
-    trainer/losses.py:55-72 and :111-112; trainer/algs/malmen/util.py:26-46 (which cuts labels that are too long).
+    trainer/losses.py:55-71 and :112-116; trainer/algs/malmen/util.py:24-46 (which cuts labels that are too
+    long).
     """
     padded, labels = bench.batch(joined), bench.batch(targets)
     size = labels.width
@@ -415,15 +437,15 @@ def tail(
 
 
 def spaced(index: int, request: Request) -> str:
-    """models/mend/mend_main.py:84-88, and the same in serac, malmen, ultraedit."""
-    target = target_of(request)
+    """models/mend/mend_main.py:85-89, and the same in serac, malmen, ultraedit."""
+    target = target_of(request, index)
     if not target:
         raise EditorRaises("IndexError: string index out of range (empty target)", index)
     return target if target[0] == " " else " " + target
 
 
 def mend(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
-    """models/mend/mend_main.py:84-115: the labels that are used are the targets', pads not masked."""
+    """models/mend/mend_main.py:85-115: the labels that are used are the targets', pads not masked."""
     yield from _hypernetwork(bench, group, cut_labels=False)
 
 
@@ -435,14 +457,16 @@ def _hypernetwork(bench: Bench, group: Group, cut_labels: bool) -> Iterator[Row]
 
 
 def malmen(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
-    """models/malmen/malmen_main.py:69-106: complete batches alone, a rest is never edited (:73)."""
+    """models/malmen/malmen_main.py:70-107: complete batches alone, a rest is never edited (:74)."""
     if setup.batch_size is not None and len(group) < setup.batch_size:
         return
     yield from _hypernetwork(bench, group, cut_labels=True)
 
 
 def ultraedit(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
-    """models/ultraedit/ultraedit_main.py:63-106: complete chunks of `batch_size_once`; a rest is never edited."""
+    """models/ultraedit/ultraedit_main.py:64-101: complete chunks of `batch_size_once`; a rest is never
+    edited.
+    """
     if setup.batch_size is not None and len(group) < setup.batch_size:
         raise EditorRaises("AssertionError: fewer requests than batch_size", group[0][0])
     once = int(bench.hparams.get("batch_size_once") or len(group)) if len(group) > 1 else 1
@@ -451,13 +475,14 @@ def ultraedit(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
 
 
 def trained_editor(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
-    """SERAC and KE are scored only while they are trained: dataset/zsre.py collate_gpt_fn, trainer/EditTrainer.py:76-80.
+    """SERAC and KE are scored only while they are trained: dataset/zsre.py collate_gpt_fn,
+    trainer/EditTrainer.py:54.
 
-    SERAC's own `apply_to_model` (models/serac/serac_main.py:75-153) decodes the rows again and keeps the text.
-    KE has hparams but no code of its own at this commit.
+    SERAC's own `apply_to_model` (models/serac/serac_main.py:75-153) decodes the rows again and keeps the
+    text. KE has hparams but no code of its own at this commit.
     """
     prompts = [need(request, "prompt", index) for index, request in group]
-    plain = [target_of(request) for _, request in group]
+    plain = [target_of(request, index) for index, request in group]
     joined = [prompt + " " + target for prompt, target in zip(prompts, plain, strict=True)]
     gpt = "gpt" in str(bench.hparams.get("tokenizer_class") or "gpt").lower()
     targets = [" " + target for target in plain] if gpt else plain
@@ -465,16 +490,17 @@ def trained_editor(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
 
 
 def dinm(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
-    """The labels are the *last* request's target, one row of them (models/dinm/dinm_main.py:122-123, :135).
+    """The labels are the *last* request's target, one row of them (models/dinm/dinm_main.py:129-130, :139).
 
-    A label tensor of one row scores the first row of the batch alone. Two spaces stand before the target (:71-74, :122).
+    A label tensor of one row scores the first row of the batch alone. Two spaces stand before the target
+    (:76-78, :128).
     """
     for index, request in group:
         locality = request.get("locality")
         if not isinstance(locality, Mapping) or "general knowledge constraint" not in locality:
             raise EditorRaises("KeyError: 'general knowledge constraint'", index)
     prompts = [need(request, "prompt", index) for index, request in group]
-    targets = [target_of(request) for _, request in group]
+    targets = [target_of(request, index) for index, request in group]
     targets = [target if target == " " else " " + target for target in targets]
     padded = bench.batch(prompt + " " + target for prompt, target in zip(prompts, targets, strict=True))
     labels = bench.encode(targets[-1])
@@ -494,7 +520,7 @@ def ike(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
     evaluate/evaluate.py:267-274 (the row), :387-408 (the slices).
     """
     for index, request in group:
-        prompt, target = need(request, "prompt", index), target_of(request)
+        prompt, target = need(request, "prompt", index), target_of(request, index)
         context = f"New Fact: {prompt} {target}\nPrompt: {prompt}"
         padded = bench.batch([f"{context} {target}"])
         llama = "llama" in bench.model_name
@@ -506,7 +532,9 @@ def ike(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
 
 
 def kn(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
-    """One prompt per call, read at -1; wants the old answer (models/kn/kn_main.py:27-38, knowledge_neurons.py:119-140)."""
+    """One prompt per call, read at -1; wants the old answer (models/kn/kn_main.py:26-39,
+    knowledge_neurons.py:119-140).
+    """
     for index, request in group[:1]:
         if request.get("ground_truth") is None:
             raise EditorRaises("ValueError: KN requires `ground_truth`", index)

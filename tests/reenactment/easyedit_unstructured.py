@@ -11,7 +11,9 @@ from .truth import label_starts, prompt_end
 
 
 def target_ids(bench: Bench, answer: str, index: int) -> list[int]:
-    """With special tokens, a first BOS or unknown token cut: unke/compute_z.py:43-49, unke_ARE/compute_z.py:41-46."""
+    """With special tokens, a first BOS or unknown token cut: unke/compute_z.py:39-44,
+    unke_ARE/compute_z.py:39-44.
+    """
     ids = list(bench.encode(answer))
     if not ids:
         raise EditorRaises("IndexError: the answer has no tokens", index)
@@ -24,7 +26,7 @@ def optimise(
     """One row of ids laid end to end; slots and lookup are counted from its end by the window's length.
 
     `starts` are the places from which the window's first token may truly be predicted.
-    unke/compute_z.py:56-66, unke_ARE/compute_z.py:80-97.
+    unke/compute_z.py:45-62, unke_ARE/compute_z.py:72-95.
     """
     first = len(ids) - len(window)
     if not window or first < 0:
@@ -47,7 +49,7 @@ def optimise(
 def unke(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
     """z one row at a time; the keys of all questions in one padded batch, read at the mask's sum less one.
 
-    unke/unke_main.py:26-27 (index), :108-125 (the batch the residual is added to), :168-170.
+    unke/unke_main.py:26-27 (index), :107-125 (the batch the residual is added to), :168-170.
     """
     pairs = [question_and_answer(index, request) for index, request in group]
     for (index, _), (question, answer) in zip(group, pairs, strict=True):
@@ -63,7 +65,7 @@ def unke(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
 def unke_are(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
     """Window after window of the answer, then the same indexes on a padded batch of question + answer text.
 
-    unke_ARE/compute_z.py:71-97, :186; unke_ARE/unke_ARE_main.py:18-47, :100-102, :170-173.
+    unke_ARE/compute_z.py:71-95, :207; unke_ARE/unke_ARE_main.py:17-47, :102-104, :173-176.
     """
     size = int(bench.hparams.get("window_size", 50))
     step = size - int(bench.hparams.get("overlap", 0))

@@ -39,7 +39,8 @@ def never(bench: Bench, target: str) -> list[int]:
 
 
 CONVENTION = Convention(
-    # repr_tools.py:43-86 (indices), :121 (512 rows at a time), compute_v.py:220-221 and compute_u.py:60-68 (-1)
+    # repr_tools.py:43-86 (indices), :121 (512 rows at a time), compute_v.py:220-221 and compute_u.py:60-68
+    # (-1)
     "FastEdit",
     prepare,
     never,
@@ -55,8 +56,8 @@ CONVENTION = Convention(
 def optimise(bench: Bench, convention: Convention, edit: Edit, plan: Plan) -> Iterator[Row]:
     """The whole target stands in the row, and the labels are its tail: compute_v.py:28-52.
 
-    The target's length is counted without special tokens, on text that still has the slot in it. The second KL
-    row is looked up at its last token whatever the fact token (:51).
+    The target's length is counted without special tokens, on text that still has the slot in it. The second
+    KL row is looked up at its last token whatever the fact token (:51).
     """
     with_slot = fill(plan.templates[0], edit.prompt)
     length = len(bench.encode(with_slot + edit.target, False)) - len(bench.encode(with_slot, False))

@@ -1,7 +1,7 @@
 """The original codes and their forks: kmeng01/rome 0874014, kmeng01/memit 80426fd, rebuilding-rome 4095d04,
 unified-model-editing 23d72b5, AlphaEdit f5248d3, PMET. Paths are relative to each repository.
 
-All of them want the slot in the prompt and the target as `{"str": ...}`; a plain string is accepted here as well.
+All of them want the slot in the prompt and the target as `{"str": ...}`; a plain string will do here too.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ def full_ids_stripped(bench: Bench, target: str) -> list[int]:
 
 
 def unified_ids(bench: Bench, target: str) -> list[int]:
-    """Two ids cut where the model's path says llama-2, else as AlphaEdit: unified memit/compute_z.py:38-45."""
+    """Two ids cut where the model's path says llama-2, else as AlphaEdit: memit/compute_z.py:38-45."""
     ids = bench.encode(target)
     return list(ids[2:]) if "llama-2" in bench.model_name else stripped(bench, ids)
 
 
 _ROME = Convention(
-    # rome/repr_tools.py:43-99, :135 (512 rows at a time), compute_v.py:247-248 and compute_u.py:92-101 (`last` is -1)
+    # rome/repr_tools.py:43-99, :135 (512 rows at a time), compute_v.py:247-248 and compute_u.py:92-101
+    # (`last` is -1)
     "kmeng01/rome",
     templated,
     full_ids,
@@ -53,7 +54,8 @@ _ROME = Convention(
     chunk=512,
 )
 _MEMIT = Convention(
-    # memit/compute_z.py:215-216 (`last` raises in the keys), :244-245 (-1 in the lookup), rome/repr_tools.py:135
+    # memit/compute_z.py:215-216 (`last` raises in the keys), :244-245 (-1 in the lookup),
+    # rome/repr_tools.py:135
     "kmeng01/memit",
     templated,
     full_ids,
@@ -88,7 +90,8 @@ CONVENTIONS: dict[tuple[str, str], Convention] = {
     ("alphaedit", "MEMIT"): replace(
         _MEMIT, source="AlphaEdit memit/", word_index=index_by_partial_sentences, target_ids=full_ids_stripped
     ),
-    # PMET keeps kmeng's own repr_tools (edit/rome/repr_tools.py:68-124) and target ids (edit/pmet/compute_zs.py:44-46)
+    # PMET keeps kmeng's own repr_tools (edit/rome/repr_tools.py:68-124) and target ids
+    # (edit/pmet/compute_zs.py:44-46)
     ("pmet", "PMET"): replace(_MEMIT, source="PMET edit/pmet/"),
 }
 

@@ -68,7 +68,7 @@ def fill(template: str, word: str) -> str:
 
 
 def subtoken_of(fact_token: str) -> str | None:
-    """`last` of `subject_last`; None for the fact token `last`. Raises as every editor does for other values."""
+    """`last` of `subject_last`; None for the fact token `last`. Raises as the editors do for other values."""
     if fact_token == "last":
         return None
     if not fact_token.startswith("subject_"):
@@ -87,7 +87,8 @@ def one_slot(template: str) -> None:
 def index_by_partial_sentences(bench: Bench, template: str, word: str, subtoken: str) -> int:
     """Lengths of the prefix, of prefix + word and of the whole; `first` is counted from the end.
 
-    EasyEdit rome/repr_tools.py:50-109, unified rome/repr_tools.py:48-110, AlphaEdit rome/repr_tools.py:50-110.
+    EasyEdit rome/repr_tools.py:50-109, unified rome/repr_tools.py:48-110, AlphaEdit
+    rome/repr_tools.py:50-110.
     """
     one_slot(template)
     before, after = template.split("{}")
@@ -166,7 +167,7 @@ def key_index(bench: Bench, template: str, subject: str, fact: str, convention: 
 
 
 def slot_start(template: str) -> tuple[str, bool]:
-    """The text that stands before the slot once the template is filled, and whether visible text follows it."""
+    """The text before the slot once the template is filled, and whether visible text follows it."""
     before, after, seen = "", "", False
     for literal, name, _, _ in string.Formatter().parse(template):
         before, after = (before, after + literal) if seen else (before + literal, after)
@@ -262,7 +263,7 @@ def optimise(
     """v* or z: templates x (prompt + decoded head of the target), then the KL rows, as one padded batch.
 
     `ids` and `head` where an editor does not label the ids whose head it decodes.
-    EasyEdit rome/compute_v.py:36-70, memit/compute_z.py:44-75; kmeng01/rome rome/compute_v.py:30-66.
+    EasyEdit rome/compute_v.py:35-70, memit/compute_z.py:43-75; kmeng01/rome rome/compute_v.py:30-66.
     """
     ids = convention.target_ids(bench, edit.target) if ids is None else ids
     head = bench.decode(ids[:-1]) if head is None else head
@@ -303,7 +304,7 @@ def labelled_by_length(bench: Bench, padded: Padded, i: int, target: Target, ids
 def label_row(
     bench: Bench, padded: Padded, i: int, target: Target, slots: Sequence[Slot], head: Sequence[int]
 ) -> Row:
-    """Right when the slots begin at the prompt's last token and what the row reads from there on is `head`."""
+    """Right when the slots begin at the prompt's last token and the row reads `head` from there on."""
     reading = bench.reading(target.text)
     starts = label_starts(reading, fill(target.prompt, target.edit.subject))
     left = padded.left(i)
@@ -334,7 +335,7 @@ def label_row(
 def key_batch(
     bench: Bench, convention: Convention, targets: Sequence[Target], fact: str, batch: BatchName, kind: Kind
 ) -> Iterator[Row]:
-    """Bare or templated prompts in chunks, each chunk padded by itself: EasyEdit rome/repr_tools.py:149-153."""
+    """Prompts in chunks, each chunk padded by itself: EasyEdit rome/repr_tools.py:149-153."""
     indexes: list[int | EditorRaises] = []
     for target in targets:
         try:
@@ -370,7 +371,8 @@ def bare(edit: Edit, row: int = 0) -> Target:
 def rome(bench: Bench, convention: Convention, edit: Edit, plan: Plan) -> Iterator[Row]:
     """One request of ROME: u over the templates, v*, then the key and value of the bare prompt alone.
 
-    EasyEdit rome/compute_u.py:83-107, rome/compute_v.py:187-195; kmeng01/rome compute_u.py:76-101, compute_v.py:170-178.
+    EasyEdit rome/compute_u.py:83-107, rome/compute_v.py:187-195; kmeng01/rome compute_u.py:76-101,
+    compute_v.py:170-178.
     """
     yield from key_batch(
         bench, convention, in_templates(edit, plan.templates), plan.fact_token, "keys", "key"
@@ -382,7 +384,8 @@ def rome(bench: Bench, convention: Convention, edit: Edit, plan: Plan) -> Iterat
 def memit(bench: Bench, convention: Convention, edits: Sequence[Edit], plan: Plan) -> Iterator[Row]:
     """A group of requests of MEMIT: z one by one, the keys of all of them, the bare prompts of all of them.
 
-    EasyEdit memit/memit_main.py:111-182, memit/compute_ks.py:19-37; kmeng01/memit memit/memit_main.py:101-168.
+    EasyEdit memit/memit_main.py:111-182, memit/compute_ks.py:19-37; kmeng01/memit
+    memit/memit_main.py:101-168.
     """
     for edit in edits:
         try:
@@ -426,19 +429,19 @@ def prepared(bench: Bench, convention: Convention, index: int, request: Request)
 
 
 def spaced_unless_space(target: str) -> str:
-    """The whole string is compared with one space, so a space is doubled: EasyEdit rome/rome_main.py:72-74."""
+    """The whole string is compared with one space, so a space doubles: EasyEdit rome/rome_main.py:72-74."""
     return target if target == " " else " " + target
 
 
 def spaced_unless_leading(target: str) -> str:
-    """The first character is looked at: EasyEdit memit/memit_main.py:84-86. Raises IndexError for an empty one."""
+    """The first character is looked at: EasyEdit memit/memit_main.py:84-86. An empty one raises."""
     if not target:
         raise EditorRaises("IndexError: string index out of range (empty target)")
     return target if target[0] == " " else " " + target
 
 
 def slotted(prompt: str, subject: str, always: bool = False) -> str:
-    """The subject replaced by `{}`; EasyEdit rome/rome_main.py:76-80. `always`: also where a slot is there."""
+    """The subject replaced by `{}`; EasyEdit rome/rome_main.py:76-80. `always`: even beside a slot."""
     if "{}" in prompt and not always:
         return prompt
     if "{}" not in prompt and subject not in prompt:

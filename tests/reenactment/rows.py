@@ -1,4 +1,4 @@
-"""Rows of a re-enactment, the padded batch they lie in, and the workbench the editors' arithmetic is done on."""
+"""Rows of a re-enactment, the padded batch they lie in, and the bench the arithmetic is done on."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Disagreement:
 
 @dataclass
 class Reenactment:
-    """What the editor did: rows in its own order, and the requests on which it raises (those have no rows)."""
+    """What the editor did: rows in its own order, and the requests on which it raises (without rows)."""
 
     rows: list[Row] = field(default_factory=list)
     raised: dict[int, str] = field(default_factory=dict)
@@ -175,7 +175,9 @@ class Bench:
         return self._readings
 
 
-def target_of(request: Request) -> str:
-    """The new target as a string; CounterFact and kmeng01 wrap it as `{"str": ...}`."""
-    target = request["target_new"] if "target_new" in request else request["target"]
+def target_of(request: Request, index: int | None = None) -> str:
+    """The new target as a string: `{"str": ...}` in CounterFact and kmeng01, `target` in FastEdit."""
+    target = request.get("target_new", request.get("target"))
+    if target is None:
+        raise EditorRaises("KeyError: 'target_new'", index)
     return str(target["str"] if isinstance(target, Mapping) else target)

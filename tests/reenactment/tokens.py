@@ -84,7 +84,7 @@ class Fast:
         The pad token is `pad`, else the config's, else the EOS, else id 0.
         Raises OSError or ValueError where a file is missing or broken.
         """
-        from tokenizers import Tokenizer
+        from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
         raw = Tokenizer.from_file(str(folder / "tokenizer.json"))
         raw.no_padding()

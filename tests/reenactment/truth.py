@@ -1,13 +1,14 @@
-"""Which token of a row holds a character: by the offsets of the whole row, and by decoding ever longer prefixes.
+"""Which token of a row holds a character, found in two ways that know no editor.
 
-Nothing here knows an editor. A place is an index into the *unpadded* ids of the row.
+By decoding ever longer prefixes of the ids, and by the offsets of the whole row. Where decoding loses nothing
+it is believed; `Reenactment.disagreements` lists where the two differ, as on honest tokenizers they must not.
+A place is an index into the *unpadded* ids of the row. The definitions, done again from scratch:
 
-The definitions (they are the project's contract, re-done from scratch):
 * the last token of a character: the last non-special token whose span contains it. In byte-level vocabularies
   several tokens share a character.
-* the first token of a character: the first non-special token whose span contains it. A piece that stands for a
-  space that the text does not have (the dummy prefix of SentencePiece, before the row's first character) counts
-  as part of that character, as the offsets have it.
+* the first token of a character: the first non-special token whose span contains it. A piece that stands for
+  a space that the text does not have (the dummy prefix of SentencePiece, before the row's first character)
+  counts as part of that character, as the offsets have it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Reading:
     special: list[bool]
     spans: list[tuple[int, int]] | None
     complete: list[int] | None
-    """complete[k] visible characters are whole after the first k plain tokens; None where decoding loses some."""
+    """complete[k] visible characters are whole after k plain tokens; None if decoding loses some."""
     started: list[bool]
     """started[k]: the first k plain tokens end in the middle of a character."""
     first_for_last: bool = False
@@ -154,7 +155,7 @@ def read_row(tok: PublicTokenizer, text: str, first_for_last: bool = False) -> R
     )
 
 
-# --- what the passes ask -------------------------------------------------------------------------------------
+# --- what the passes ask ------------------------------------------------------------------------------------
 
 
 def last_visible(text: str) -> int | None:
@@ -169,7 +170,9 @@ def prompt_end(reading: Reading, chars: int) -> int | None:
 
 
 def label_starts(reading: Reading, prompt: str) -> range:
-    """Places whose logit may predict the target's first token: the prompt's last token, or bare spaces that end it."""
+    """Places whose logit may predict the target's first token: the prompt's last token, or bare spaces that
+    end it.
+    """
     last = prompt_end(reading, len(prompt))
     if last is None:
         return range(0)
@@ -180,7 +183,9 @@ def label_starts(reading: Reading, prompt: str) -> range:
 
 
 def target_starts(reading: Reading, chars: int) -> range:
-    """Places of the first labelled token: after the prompt's last token, up to the target's first visible one."""
+    """Places of the first labelled token: after the prompt's last token, up to the target's first visible
+    one.
+    """
     last = prompt_end(reading, chars)
     if last is None:
         return range(0)

@@ -66,11 +66,15 @@ def step_mask_with_cache(file: File, scope: Scope, node: ast.Call, block: Block)
     if isinstance(step, ast.Slice):
         if step.lower is None:
             return
-    elif not (isinstance(step, ast.Name) and any(loop.encloses(b.block) and b.block.depth >= loop.depth for b in scope.bindings.get(step.id, ()))):
+    elif not (
+        isinstance(step, ast.Name)
+        and any(loop.encloses(b.block) and b.block.depth >= loop.depth for b in scope.bindings.get(step.id, ()))
+    ):
         return
     yield Report(
         mask,
-        "The mask has the columns of this step alone, while the cache holds those before: the model attends to almost none of its"
+        "The mask has the columns of this step alone, while the cache holds those before: the model attends to almost"
+        " none of its"
         " history, and the text it generates is nearly unconditioned.",
         "Pass the mask of everything so far, cached tokens included.",
         evidence={"mask": file.text(mask)},
@@ -95,12 +99,14 @@ def _widened(file: File, mask: ast.expr, step: ast.expr) -> Fix | None:
     return Fix("Pass the mask up to the end of this step.", (edit,), "unsafe")
 
 
-@rule("COD114", ast.Call, words=[["tok", "processing_class"], ["input_ids"]])
+@rule("COD114", ast.Call, words=[["tok", "processing_class"], ["input_ids"], ["padding=", "padding =", "pad_to_max_length"]])
 def forward_without_mask(file: File, scope: Scope, node: ast.Call, block: Block) -> Iterator[Report]:
     """`model(input_ids)` of a padded batch: the pads are attended to."""
     if not is_model(path_of(node.func)) or any(keyword.arg in (None, "attention_mask") for keyword in node.keywords):
         return
-    ids = next((keyword.value for keyword in node.keywords if keyword.arg == "input_ids"), node.args[0] if node.args else None)
+    ids = next(
+        (keyword.value for keyword in node.keywords if keyword.arg == "input_ids"), node.args[0] if node.args else None
+    )
     if ids is None or len(node.args) > 1 or isinstance(ids, ast.Starred):
         return
     for atom in file.flow.value(ids, scope, block).of("ids", "batch"):
@@ -110,7 +116,8 @@ def forward_without_mask(file: File, scope: Scope, node: ast.Call, block: Block)
         severity, known = verdict
         yield Report(
             node,
-            f"{file.text(node.func)} gets the ids of a padded batch without the attention mask: pads are attended to as text, which"
+            f"{file.text(node.func)} gets the ids of a padded batch without the attention mask: pads are attended to as"
+            " text, which"
             f" changes every row under left padding.{file.said_by(known)}",
             "Pass attention_mask too.",
             severity=severity,
@@ -124,7 +131,11 @@ def forward_without_mask(file: File, scope: Scope, node: ast.Call, block: Block)
 def _with_mask(file: File, ids: ast.expr) -> Fix | None:
     """`attention_mask=batch["attention_mask"]` behind `batch["input_ids"]`, where that is how the ids are written."""
     text = file.source.segment(ids)
-    if not isinstance(ids, (ast.Subscript, ast.Attribute)) or text.count("input_ids") != 1 or isinstance(getattr(ids, "slice", None), ast.Tuple):
+    if (
+        not isinstance(ids, (ast.Subscript, ast.Attribute))
+        or text.count("input_ids") != 1
+        or isinstance(getattr(ids, "slice", None), ast.Tuple)
+    ):
         return None
     end = file.source.end(ids)
     edit = file.source.edit(end, end, f", attention_mask={text.replace('input_ids', 'attention_mask')}")
@@ -146,16 +157,24 @@ def left_batch_without_position_ids(file: File, scope: Scope, node: ast.Call, bl
             if known.side == "left" and not known.guarded:
                 yield Report(
                     node,
-                    "A forward pass over a left-padded batch without position_ids: models with learnt absolute positions (GPT-2, GPT-Neo)"
+                    "A forward pass over a left-padded batch without position_ids: models with learnt absolute"
+                    " positions (GPT-2, GPT-Neo)"
                     " count the pads. Rotary models do not mind, and generate() makes the positions itself.",
-                    "Pass position_ids made from the mask (its cumulative sum minus one, at least 0) if the model has absolute positions.",
+                    "Pass position_ids made from the mask (its cumulative sum minus one, at least 0) if the model has"
+                    " absolute positions.",
                     related=(("the padded batch", batch.call),),
                     confidence="medium",
                 )
                 return
 
 
-@rule("COD122", ast.Call, ast.Assign, ast.Dict, words=[["labels"], ["tok", "processing_class"], ["input_ids"], ["padding", "pad_to_max_length"]])
+@rule(
+    "COD122",
+    ast.Call,
+    ast.Assign,
+    ast.Dict,
+    words=[["labels"], ["tok", "processing_class"], ["input_ids"], ["padding=", "padding =", "pad_to_max_length"]],
+)
 def pads_as_labels(file: File, scope: Scope, node: ast.AST, block: Block) -> Iterator[Report]:
     """Padded ids serve as labels, and nothing sets the pads to -100."""
     direct = isinstance(node, ast.Call) and is_model(path_of(node.func))
@@ -163,7 +182,9 @@ def pads_as_labels(file: File, scope: Scope, node: ast.AST, block: Block) -> Ite
         candidates = [keyword.value for keyword in node.keywords if keyword.arg == "labels"]
     elif isinstance(node, ast.Dict):
         candidates = [
-            value for key, value in zip(node.keys, node.values, strict=True) if isinstance(key, ast.Constant) and key.value == "labels"
+            value
+            for key, value in zip(node.keys, node.values, strict=True)
+            if isinstance(key, ast.Constant) and key.value == "labels"
         ]
     else:
         assert isinstance(node, ast.Assign)
@@ -174,10 +195,24 @@ def pads_as_labels(file: File, scope: Scope, node: ast.AST, block: Block) -> Ite
         if value.has("masked", "output"):
             continue
         batch = next((atom.batch for atom in value.of("ids") if atom.batch is not None and atom.batch.padded), None)
-        if batch is None or _masked_later(file, scope, path_of(labels), labels):
+        if batch is None or _masked_later(file, scope, path_of(labels), labels) or _otherwise(file, scope, labels, block):
             continue
         yield _labelled_pads(file, labels, batch, direct=direct)
         return
+
+
+def _otherwise(file: File, scope: Scope, labels: ast.expr, block: Block) -> bool:
+    """Whether the labels can also be something that is not seen to be padded ids."""
+    while isinstance(labels, ast.Call) and isinstance(labels.func, ast.Attribute):
+        labels = labels.func.value
+    if not isinstance(labels, ast.Name):
+        return False
+    found, owner = file.flow.bindings(labels.id, scope, block, start_of(labels))
+    return len(found) > 1 and any(
+        not file.flow.value(binding.value, owner or scope, binding.block).has("ids")
+        for binding in found
+        if binding.how == "is"
+    )
 
 
 def _masked_later(file: File, scope: Scope, path: str | None, node: ast.AST) -> bool:
@@ -187,7 +222,11 @@ def _masked_later(file: File, scope: Scope, path: str | None, node: ast.AST) -> 
     for site in scope.find(ast.Assign):
         assert isinstance(site.node, ast.Assign)
         target = site.node.targets[0]
-        if isinstance(target, ast.Subscript) and site.node is not node and is_ignored_label(site.node.value, file, scope, site.block):
+        if (
+            isinstance(target, ast.Subscript)
+            and site.node is not node
+            and is_ignored_label(site.node.value, file, scope, site.block)
+        ):
             base: ast.expr = target
             while isinstance(base, ast.Subscript):
                 base = base.value

@@ -122,7 +122,9 @@ def _finding(rule: CodeRule, report: Report, file: File, key: str) -> Finding:
 
 def _unreadable(error: Unreadable, path: str, cell: int | None) -> Finding:
     page = find("LNT104")
-    severity: Severity = "warning" if error.too_deep or cell is not None else page.severity  # notebooks hold snippets as well
+    severity: Severity = (
+        "warning" if error.too_deep or cell is not None else page.severity
+    )  # notebooks hold snippets as well
     return Finding(
         rule=page.id,
         name=page.name,

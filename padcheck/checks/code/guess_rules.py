@@ -9,7 +9,12 @@ from padcheck.checks.code.rule import File, Report, assigned_in, chain_of, is_el
 from padcheck.checks.code.scopes import Block, Scope, end_of, last_name, path_of
 
 
-@rule("COD118", ast.If, words=[["shape[0]", "len(", "size(0)"], ["!=", "=="], ["transpose(", ", i", "i, "]])
+@rule(
+    "COD118",
+    ast.If,
+    words=[["len(", "shape[0]", "size(0)"]],
+    pattern=r"(?:\blen\([\w.]+\)|\.shape\[0\]|\.size\(0\))\s*[!=]=\s*(?:len\(|[\w.]+\.(?:shape\[0|size\(0))",
+)
 def batch_axis_by_length(file: File, scope: Scope, node: ast.If, block: Block) -> Iterator[Report]:
     """`if len(idxs) != len(hidden): hidden[idx, i]`, else `hidden[i, idx]`."""
     match node.test:
@@ -26,9 +31,11 @@ def batch_axis_by_length(file: File, scope: Scope, node: ast.If, block: Block) -
         return
     yield Report(
         node,
-        f"Whether {swapped} has the batch or the sequence first is guessed from lengths: a batch of as many rows as its rows have tokens"
+        f"Whether {swapped} has the batch or the sequence first is guessed from lengths: a batch of as many rows as its"
+        " rows have tokens"
         " picks the wrong axis without a word.",
-        "Take the layout from the model's configuration (model_type), once, or compare with input_ids.shape and refuse what is ambiguous.",
+        "Take the layout from the model's configuration (model_type), once, or compare with input_ids.shape and refuse"
+        " what is ambiguous.",
         evidence={"tensor": swapped},
     )
 
@@ -50,25 +57,38 @@ def _transposes(body: list[ast.stmt], tensor: str) -> bool:
     for statement in body:
         if isinstance(statement, ast.Assign) and path_of(statement.targets[0]) == tensor:
             call = statement.value
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in ("transpose", "permute", "swapaxes"):
+            if (
+                isinstance(call, ast.Call)
+                and isinstance(call.func, ast.Attribute)
+                and call.func.attr in ("transpose", "permute", "swapaxes")
+            ):
                 return path_of(call.func.value) == tensor
     return False
 
 
 def _swaps(node: ast.If, tensor: str) -> bool:
     """The first two indices change places between the branches."""
-    pairs = []
-    for branch in (node.body, node.orelse):
-        pairs.append({
-            (ast.dump(each.slice.elts[0]), ast.dump(each.slice.elts[1]))
-            for statement in branch
-            for each in ast.walk(statement)
-            if isinstance(each, ast.Subscript) and isinstance(each.slice, ast.Tuple) and len(each.slice.elts) >= 2 and path_of(each.value) == tensor
-        })  # fmt: skip
-    return any((second, first) in pairs[1] for first, second in pairs[0] if first != second)
+    here, there = _index_pairs(node.body, tensor), _index_pairs(node.orelse, tensor)
+    return any((second, first) in there for first, second in here if first != second)
 
 
-@rule("COD119", ast.If, words=[[".lower()", "name", "path"], [" in "], ["if "]])
+def _index_pairs(branch: list[ast.stmt], tensor: str) -> set[tuple[str, str]]:
+    """The first two indices of every subscript of `tensor`."""
+    return {
+        (ast.dump(each.slice.elts[0]), ast.dump(each.slice.elts[1]))
+        for statement in branch
+        for each in ast.walk(statement)
+        if isinstance(each, ast.Subscript) and isinstance(each.slice, ast.Tuple) and len(each.slice.elts) > 1
+        if path_of(each.value) == tensor
+    }
+
+
+@rule(
+    "COD119",
+    ast.If,
+    words=[["name", "path", "model_id", "model_class"], ["' in ", '" in ', "'in ", '"in '], ["if "]],
+    pattern=r"if\b[^\n]*['\"]\s*in\s[^\n:]*(?:name|path|model_id|model_class)",
+)
 def family_by_name(file: File, scope: Scope, node: ast.If, block: Block) -> Iterator[Report]:
     """A chain of `"llama" in name.lower()` without `else` gives values that are needed for every model."""
     if is_elif(node, block):
@@ -80,7 +100,9 @@ def family_by_name(file: File, scope: Scope, node: ast.If, block: Block) -> Iter
     for link in links:
         for path, statement in assigned_in(link.body).items():
             given.setdefault(path, statement)
-    tokenizer = sorted(path for path in given if last_name(path) in ("padding_side", "pad_token", "pad_token_id", "add_bos_token"))
+    tokenizer = sorted(
+        path for path in given if last_name(path) in ("padding_side", "pad_token", "pad_token_id", "add_bos_token")
+    )
     unbound = sorted(path for path in given if "." not in path and "[" not in path and _only_here(scope, path, links, node))
     if not tokenizer and not unbound:
         return
@@ -91,7 +113,8 @@ def family_by_name(file: File, scope: Scope, node: ast.If, block: Block) -> Iter
     )  # fmt: skip
     yield Report(
         node,
-        f"{names} depend{'' if len(unbound) + len(tokenizer) > 1 else 's'} on the letters of a name or path, without an else: {outcome},"
+        f"{names} depend{'' if len(unbound) + len(tokenizer) > 1 else 's'} on the letters of a name or path, without an"
+        f" else: {outcome},"
         " and a folder's name can match the wrong family.",
         "Decide by model.config.model_type, and end with an else that raises and names the model.",
         severity="warning" if unbound or len(links) > 1 else "note",
@@ -104,7 +127,11 @@ def _is_substring_test(test: ast.expr) -> bool:
     if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or):
         return all(_is_substring_test(part) for part in test.values)
     match test:
-        case ast.Compare(left=ast.Constant(value=str()), ops=[ast.In()], comparators=[ast.Call(func=ast.Attribute(attr="lower", value=name), args=[])]):
+        case ast.Compare(
+            left=ast.Constant(value=str()),
+            ops=[ast.In()],
+            comparators=[ast.Call(func=ast.Attribute(attr="lower", value=name), args=[])],
+        ):
             return _names_model(name)
         case ast.Compare(left=ast.Constant(value=str()), ops=[ast.In()], comparators=[name]):
             return _names_model(name)
@@ -125,7 +152,10 @@ def _only_here(scope: Scope, name: str, links: list[ast.If], node: ast.If) -> bo
     if not scope.is_function or name in scope.parameters or name in scope.globals:
         return False
     nodes = {id(link) for link in links}
-    if any(id(binding.block.node) not in nodes and binding.end < (node.lineno, node.col_offset) for binding in scope.bindings.get(name, ())):
+    if any(
+        id(binding.block.node) not in nodes and binding.end < (node.lineno, node.col_offset)
+        for binding in scope.bindings.get(name, ())
+    ):
         return False
     last = end_of(node)
     later = [b for b in scope.bindings.get(name, ()) if b.end > last]

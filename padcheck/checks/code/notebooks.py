@@ -37,7 +37,9 @@ def cells(text: str) -> list[Cell]:
         return []
     found = document.get("cells")
     if found is None:  # nbformat 3 keeps its cells in worksheets
-        found = [each for sheet in document.get("worksheets", []) if isinstance(sheet, dict) for each in sheet.get("cells", [])]
+        found = [
+            each for sheet in document.get("worksheets", []) if isinstance(sheet, dict) for each in sheet.get("cells", [])
+        ]
     if not isinstance(found, list):
         raise Unreadable("not a notebook: cells is not a list", 1, 1)
     result = []

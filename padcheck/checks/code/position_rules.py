@@ -17,7 +17,10 @@ _NAMES_TARGET = re.compile(r"(^|_)(targ|target|targets|label|labels)(_|$|ids)")
 _PIN = "Pass padding_side={side!r} to the tokenizer call, or take the position from offsets (padcheck.locate)."
 
 
-@rule("COD103", words=[["attention_mask"], ["sum"], ["tok", "processing_class"]])
+@rule(
+    "COD103",
+    words=[["attention_mask"], ["sum"], ["tok", "processing_class"], ["padding=", "padding =", "pad_to_max_length"]],
+)
 def mask_count_as_slice_end(file: File, scope: Scope) -> Iterator[Report]:
     """`rows[i, n - k : n] = ids` with n the sum of an attention mask."""
     for site, target, batch in file.mask_slices(scope):
@@ -27,7 +30,8 @@ def mask_count_as_slice_end(file: File, scope: Scope) -> Iterator[Report]:
         severity, known = verdict
         yield Report(
             target,
-            f"{file.text(target)} counts from the start of the row by the attention mask: that is where the text ends only if the"
+            f"{file.text(target)} counts from the start of the row by the attention mask: that is where the text ends"
+            " only if the"
             f" pads stand on the right.{file.said_by(known)}",
             _PIN.format(side="right"),
             severity=severity,
@@ -61,7 +65,12 @@ def _is_dead(scope: Scope, target: ast.Subscript) -> bool:
     return all(id(load) in idle for load in loads)
 
 
-@rule("COD104", ast.Subscript, ast.Call, words=[["attention_mask"], ["sum"]])
+@rule(
+    "COD104",
+    ast.Subscript,
+    ast.Call,
+    words=[["attention_mask"], ["sum"], ["tok", "processing_class"], ["padding=", "padding =", "pad_to_max_length"]],
+)
 def mask_count_as_index(file: File, scope: Scope, node: ast.Subscript | ast.Call, block: Block) -> Iterator[Report]:
     """`logits[arange, mask.sum(1) - 1]`, `torch.gather(logits, 1, mask.sum(1) - 1)`, `row[: mask.sum()]`."""
     if isinstance(node, ast.Call):
@@ -87,7 +96,9 @@ def _counted_by_mask(file: File, node: ast.Subscript | ast.Call, block: Block, a
         atom.node,
         f"{file.text(atom.node)} is the position behind the last token only if the pads stand on the right, and"
         f" {file.text(node, 40)} uses it as an index.{file.said_by(known)}",
-        "Take the last column under left padding, or " + _PIN.format(side="right")[0].lower() + _PIN.format(side="right")[1:],
+        "Take the last column under left padding, or "
+        + _PIN.format(side="right")[0].lower()
+        + _PIN.format(side="right")[1:],
         severity=severity,
         related=(("used here", node), ("the padded batch", atom.batch.call)),
         evidence={"needs": "right", "side": known.side},
@@ -95,7 +106,13 @@ def _counted_by_mask(file: File, node: ast.Subscript | ast.Call, block: Block, a
     )
 
 
-@rule("COD105", ast.Subscript, ast.Return, words=[["tok"], ["encode(", "input_ids", "tokenize(", "lookup_idx", "words_idxs"]])
+@rule(
+    "COD105",
+    ast.Subscript,
+    ast.Return,
+    words=[["tok"], ["len(", "lookup_idx", "words_idxs"], ["encode(", "tokenize(", "input_ids", "_idx"]],
+    pattern=r"padding\s*=|pad_to_max_length|def \w*(?:idx|ind|pos|loc)",
+)
 def encoded_length_as_index(file: File, scope: Scope, node: ast.Subscript | ast.Return, block: Block) -> Iterator[Report]:
     """A length of text that was encoded alone is used as a column of a padded batch, or handed out as a position."""
     if isinstance(node, ast.Return):
@@ -110,13 +127,16 @@ def _returned_position(file: File, scope: Scope, node: ast.Return, block: Block)
     value = file.flow.value(node.value, scope, block)
     if not value.from_start or value.from_end or POSITION in value.forms or not _is_position(node.value):
         return
-    if _used_here(file, scope.node.name) or file.sides.is_read(scope, block):
-        return  # reported where it is used
+    if _used_here(file, scope.node.name) or file.sides.is_read(scope, block) or next(index_of_mixed_sign(file, scope), None):
+        return  # reported where it is used, or for the graver reason
     yield Report(
         node.value,
-        f"{scope.qualname}() returns positions counted in text that was encoded alone: in a padded batch they are right only if the pads"
+        f"{scope.qualname}() returns positions counted in text that was encoded alone: in a padded batch they are right"
+        " only if the pads"
         " stand on the right, and neither the function nor its name says so.",
-        "Say in the name or the documentation which side the numbers are for, or take positions from offsets (padcheck.locate).",
+        "Say in the name or the documentation which side the numbers are for, or take positions from offsets"
+        " (padcheck.locate).",
+        severity="warning",
         confidence="medium",
         evidence={"needs": "right", "side": None},
     )
@@ -148,7 +168,8 @@ def _used_position(file: File, scope: Scope, node: ast.Subscript, block: Block) 
         severity, known = verdict
         yield Report(
             value.origin,
-            f"{file.text(value.origin)} counts tokens of text that was encoded alone; {file.text(node, 40)} uses the number as a column"
+            f"{file.text(value.origin)} counts tokens of text that was encoded alone; {file.text(node, 40)} uses the"
+            " number as a column"
             f" of a padded batch, where it is right only if the pads stand on the right.{file.said_by(known)}",
             _PIN.format(side="right"),
             severity=severity,
@@ -162,7 +183,9 @@ def _indexed_batch(file: File, scope: Scope, receiver: Value, *, certain: bool) 
     """The padded batch that a subscript indexes: the receiver's own, or the one this function makes."""
     if receiver.has("encoded", "decoded"):
         return None
-    batches = [atom.batch for atom in receiver.of("output", "ids", "mask", "row", "mask-row", "batch") if atom.batch is not None]
+    batches = [
+        atom.batch for atom in receiver.of("output", "ids", "mask", "row", "mask-row", "batch") if atom.batch is not None
+    ]
     if batches or certain:
         return next((batch for batch in batches if batch.padded), None)
     if receiver.forms or receiver.atoms:
@@ -171,7 +194,7 @@ def _indexed_batch(file: File, scope: Scope, receiver: Value, *, certain: bool) 
     return padded[0] if padded else None
 
 
-@rule("COD106", words=[["tok"], ["encode(", "tokenize(", "input_ids"]])
+@rule("COD106", words=[["tok"], ["encode(", "tokenize("], ["len("], ["return"]])
 def index_of_mixed_sign(file: File, scope: Scope) -> Iterator[Report]:
     """One function returns positions from the start of the row in one branch and from its end in another."""
     if not scope.is_function:
@@ -190,7 +213,8 @@ def index_of_mixed_sign(file: File, scope: Scope) -> Iterator[Report]:
     if start is not None and end is not None:
         yield Report(
             end,
-            f"{scope.qualname}() returns a negative position here, counted from the end of the row, and one counted from the start on line"
+            f"{scope.qualname}() returns a negative position here, counted from the end of the row, and one counted"
+            " from the start on line"
             f" {start.lineno}: on a padded batch no padding side is right for both.",
             "Count from one end in all branches, or take positions from offsets (padcheck.locate).",
             related=(("counted from the start", start),),
@@ -202,7 +226,13 @@ def _is_position(node: ast.expr) -> bool:
     return not isinstance(node, (ast.Dict, ast.Call))
 
 
-@rule("COD107", ast.Subscript, ast.Call, ast.Assign, words=[["-1"], ["tok", "processing_class"]])
+@rule(
+    "COD107",
+    ast.Subscript,
+    ast.Call,
+    ast.Assign,
+    words=[["-1"], ["tok", "processing_class"], ["padding=", "padding =", "pad_to_max_length", "[-1]"]],
+)
 def last_column_of_padded_batch(file: File, scope: Scope, node: ast.AST, block: Block) -> Iterator[Report]:
     """The constant -1 as a position in a padded batch."""
     if isinstance(node, ast.Subscript):
@@ -228,7 +258,8 @@ def _last_column(file: File, scope: Scope, node: ast.Subscript, block: Block) ->
         severity, known = verdict
         yield Report(
             node,
-            f"{file.text(node)} takes the last column of a padded batch: that is the last token of every row only if the pads stand on"
+            f"{file.text(node)} takes the last column of a padded batch: that is the last token of every row only if"
+            " the pads stand on"
             f" the left.{file.said_by(known)}",
             'Pass padding_side="left" to the tokenizer call, or index with the attention mask.',
             severity=severity,
@@ -246,21 +277,33 @@ def _listed_minus_one(file: File, scope: Scope, node: ast.Call) -> Iterator[Repo
             continue
         value = keyword.value
         many = isinstance(value, ast.ListComp) or (isinstance(value, ast.List) and len(value.elts) > 1)
-        element = value.elt if isinstance(value, ast.ListComp) else value.elts[0] if isinstance(value, ast.List) and value.elts else value
+        element = (
+            value.elt
+            if isinstance(value, ast.ListComp)
+            else value.elts[0]
+            if isinstance(value, ast.List) and value.elts
+            else value
+        )
         inner = element.elts[0] if isinstance(element, ast.List) and element.elts else element
         if many and is_minus_one(inner) and not file.sides.is_read(scope):
             yield Report(
                 value,
-                f"{keyword.arg}={file.text(value)} looks at the last column of several rows that are padded together: that is the last token"
+                f"{keyword.arg}={file.text(value)} looks at the last column of several rows that are padded together:"
+                " that is the last token"
                 " of every row only if the pads stand on the left, and nothing here says so.",
                 "Compute the position of each row's last token under the side that the tokenizer pads on (padcheck.locate).",
+                severity="warning",
                 evidence={"needs": "left", "side": None},
             )
 
 
 def _returned_minus_one(file: File, scope: Scope, node: ast.Assign) -> Iterator[Report]:
     """`ret = -1` in a lookup function of an editor that otherwise counts from the start."""
-    if not isinstance(scope.node, ast.FunctionDef) or not is_minus_one(node.value) or not isinstance(node.targets[0], ast.Name):
+    if (
+        not isinstance(scope.node, ast.FunctionDef)
+        or not is_minus_one(node.value)
+        or not isinstance(node.targets[0], ast.Name)
+    ):
         return
     name = node.targets[0].id
     if not _NAMES_POSITION.search(scope.node.name) or "tok" not in " ".join(scope.parameters):
@@ -272,14 +315,16 @@ def _returned_minus_one(file: File, scope: Scope, node: ast.Assign) -> Iterator[
     if returned and file.counts_from_start:
         yield Report(
             node,
-            f"{scope.qualname}() returns -1 for this case, the last column of the padded row, while this file counts its labels from the"
+            f"{scope.qualname}() returns -1 for this case, the last column of the padded row, while this file counts"
+            " its labels from the"
             " start of the row: no padding side is right for both.",
             "Return the position of the prompt's last token, counted like the others.",
+            severity="warning",
             evidence={"needs": "left", "side": None},
         )
 
 
-@rule("COD108", ast.Subscript, words=[["targ", "label"], ["size(", "shape["], ["-"]])
+@rule("COD108", ast.Subscript, words=[["targ", "label"], ["size(", "shape["]], pattern=r"-\s*[^\s:,]+\.(?:size\(|shape\[)")
 def tail_alignment(file: File, scope: Scope, node: ast.Subscript, block: Block) -> Iterator[Report]:
     """`pred[:, -targ.size(1):]`."""
     parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else []
@@ -304,7 +349,8 @@ def tail_alignment(file: File, scope: Scope, node: ast.Subscript, block: Block) 
         severity, said, fix = "note", "", None
     yield Report(
         node,
-        f"{file.text(node)} aligns the ends of predictions and targets: in a batch of several rows the ends are tokens only if both"
+        f"{file.text(node)} aligns the ends of predictions and targets: in a batch of several rows the ends are tokens"
+        " only if both"
         f" are padded on the left.{said}",
         "Give the targets the predictions' length, -100 where nothing is to be learnt, and compare column by column.",
         severity=severity,
@@ -320,13 +366,21 @@ def _is_local(file: File, scope: Scope, node: ast.expr, block: Block) -> bool:
     return owner is scope and bool(found) and path not in scope.parameters
 
 
-@rule("COD109", ast.Assign, words=[["tok"], ["-100", "mask_token", "ignore_index"]])
+@rule(
+    "COD109",
+    ast.Assign,
+    words=[["tok"], ["-100", "mask_token", "ignore_index"], ["padding=", "padding =", "pad_to_max_length"]],
+)
 def prompt_length_as_label_start(file: File, scope: Scope, node: ast.Assign, block: Block) -> Iterator[Report]:
     """`labels[i][:n] = -100` with n the prompt's tokens."""
     target = node.targets[0]
     if not isinstance(target, ast.Subscript) or not is_ignored_label(node.value, file, scope, block):
         return
-    slices = [part for part in (target.slice.elts if isinstance(target.slice, ast.Tuple) else [target.slice]) if isinstance(part, ast.Slice)]
+    slices = [
+        part
+        for part in (target.slice.elts if isinstance(target.slice, ast.Tuple) else [target.slice])
+        if isinstance(part, ast.Slice)
+    ]
     if len(slices) != 1 or slices[0].upper is None:
         return
     upper = file.flow.value(slices[0].upper, scope, block)
@@ -341,7 +395,9 @@ def prompt_length_as_label_start(file: File, scope: Scope, node: ast.Assign, blo
         return
     severity, known = verdict
     if widths and not counts:
-        why = "the number is the width of the padded prompts, not a prompt's own length, so tokens of the answer are left out too"
+        why = (
+            "the number is the width of the padded prompts, not a prompt's own length: tokens of the answer are left out too"
+        )
         severity = "warning"
     elif pads:
         why = "pads and prompt are counted as the head of the row, which they are only if the pads stand on the left"
@@ -350,7 +406,9 @@ def prompt_length_as_label_start(file: File, scope: Scope, node: ast.Assign, blo
     yield Report(
         target,
         f"{file.text(target)} leaves the prompt out of the loss by its length: {why}.{file.said_by(known)}",
-        "Build the labels from offsets or from ids, row by row, before padding; or " + _PIN.format(side=needed)[0].lower() + _PIN.format(side=needed)[1:],
+        "Build the labels from offsets or from ids, row by row, before padding; or "
+        + _PIN.format(side=needed)[0].lower()
+        + _PIN.format(side=needed)[1:],
         severity=severity,
         related=(("the padded batch", batch.call),),
         evidence={"needs": needed, "side": known.side},

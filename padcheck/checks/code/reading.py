@@ -99,7 +99,9 @@ class Source:
     def place_of(self, node: ast.expr | ast.stmt) -> Place:
         """The span of `node`; of a compound statement only its first line."""
         start, end = self.start(node), self.end(node)
-        if end[0] != start[0] and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.If, ast.For, ast.While)):
+        if end[0] != start[0] and isinstance(
+            node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.If, ast.For, ast.While)
+        ):
             end = (start[0], len(self.lines[start[0] - 1].rstrip()))
         return self.place(start, end)
 

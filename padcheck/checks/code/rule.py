@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -47,7 +48,7 @@ class File:
     # --- Batches and their sides ------------------------------------------------------------------------------------------
 
     def against(self, batch: Batch | None, needed: PaddingSide, use: Block) -> tuple[Severity, Known] | None:
-        """How grave it is to rely on `needed` for a batch: an error where the other side is certain, a warning where nothing says.
+        """How grave it is to rely on `needed` for a batch: an error where the other side is certain, else a warning.
 
         None: the batch has no pads, or the side is looked after.
         """
@@ -67,7 +68,11 @@ class File:
         self._pinned.add(id(batch.call))
         end = self.source.end(keyword.value)
         edit = self.source.edit(end, end, f', padding_side="{side}"')
-        return Fix(f"Pad this batch on the {side}, whatever the tokenizer's side is (transformers 4.45 and later).", (edit,), "unsafe")
+        return Fix(
+            f"Pad this batch on the {side}, whatever the tokenizer's side is (transformers 4.45 and later).",
+            (edit,),
+            "unsafe",
+        )
 
     def padded_batches(self, scope: Scope) -> list[Batch]:
         """The padded batches that a function, or one around it, makes."""
@@ -83,7 +88,7 @@ class File:
 
     @cached_property
     def counts_from_start(self) -> bool:
-        """Whether labels are written at columns counted by an attention mask: this editor counts from the start of the row."""
+        """Whether labels are written at columns counted by an attention mask: this editor counts from the row's start."""
         return any(True for scope in self.scopes for _ in self.mask_slices(scope))
 
     def mask_slices(self, scope: Scope) -> Iterator[tuple[Site, ast.Subscript, Batch | None]]:
@@ -118,16 +123,19 @@ NodeCheck = Callable[[File, Scope, Any, Block], Iterator[Report]]
 
 @dataclass(frozen=True, slots=True)
 class CodeRule:
-    """A rule. It runs where the text holds, of every group of `words`, at least one."""
+    """A rule. It runs where the text holds, of every group of `words`, at least one, and its `pattern`, if it has one."""
 
     id: str
     words: tuple[tuple[str, ...], ...]
+    pattern: str | None
     nodes: tuple[type[ast.AST], ...]
     """The node types it looks at; none for a rule that looks at whole scopes."""
     check: ScopeCheck | NodeCheck
 
     def concerns(self, text: str) -> bool:
-        return all(any(word in text for word in group) for group in self.words)
+        if not all(any(word in text for word in group) for group in self.words):
+            return False
+        return self.pattern is None or re.search(self.pattern, text) is not None
 
     def run(self, file: File) -> Iterator[Report]:
         for scope in file.scopes:
@@ -143,13 +151,16 @@ RULES: dict[str, CodeRule] = {}
 
 
 def rule(
-    rule_id: str, *nodes: type[ast.AST], words: Sequence[Sequence[str]]
+    rule_id: str, *nodes: type[ast.AST], words: Sequence[Sequence[str]], pattern: str | None = None
 ) -> Callable[[Callable[..., Iterator[Report]]], Callable[..., Iterator[Report]]]:
-    """Declare a rule. The function takes (file, scope, node, block), or (file, scope) if it names no node types."""
+    """Declare a rule. The function takes (file, scope, node, block), or (file, scope) if it names no node types.
+
+    `words` and `pattern` say which files can hold a finding at all. They may err on the side of parsing too much only.
+    """
 
     def register(check: Callable[..., Iterator[Report]]) -> Callable[..., Iterator[Report]]:
         assert rule_id not in RULES, f"{rule_id} is declared twice"
-        RULES[rule_id] = CodeRule(rule_id, tuple(tuple(group) for group in words), nodes, check)
+        RULES[rule_id] = CodeRule(rule_id, tuple(tuple(group) for group in words), pattern, nodes, check)
         return check
 
     return register
@@ -161,7 +172,9 @@ def rule(
 def slice_bounds(node: ast.Subscript) -> list[ast.expr]:
     """The lower and upper bounds of all slices in a subscript."""
     parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-    return [bound for part in parts if isinstance(part, ast.Slice) for bound in (part.lower, part.upper) if bound is not None]
+    return [
+        bound for part in parts if isinstance(part, ast.Slice) for bound in (part.lower, part.upper) if bound is not None
+    ]
 
 
 def indices(node: ast.Subscript) -> list[ast.expr]:
@@ -184,7 +197,8 @@ def is_ignored_label(node: ast.expr, file: File, scope: Scope, block: Block) -> 
     if isinstance(node, ast.Name):
         found, owner = file.flow.bindings(node.id, scope, block, (node.lineno, node.col_offset))
         return bool(owner) and any(
-            isinstance(binding.value, ast.UnaryOp) and is_ignored_label(binding.value, file, scope, block) for binding in found
+            isinstance(binding.value, ast.UnaryOp) and is_ignored_label(binding.value, file, scope, block)
+            for binding in found
         )
     return False
 

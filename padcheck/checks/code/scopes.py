@@ -50,7 +50,9 @@ class Block:
     def excludes(self, other: Block) -> bool:
         """True if the two are branches of one `if`: only one of them runs."""
         branches = {id(block.node): block.branch for block in self.outwards() if block.kind == "if"}
-        return any(branches.get(id(block.node), block.branch) != block.branch for block in other.outwards() if block.kind == "if")
+        return any(
+            branches.get(id(block.node), block.branch) != block.branch for block in other.outwards() if block.kind == "if"
+        )
 
 
 class Site(NamedTuple):
@@ -104,11 +106,26 @@ class Scope:
 
 
 # Which fields of a node can hold something that a rule looks at. Names, constants, operators and annotations cannot.
-_SKIPPED_FIELDS = {
-    "ctx", "op", "ops", "annotation", "returns", "type_comment", "type_params", "names", "name", "attr", "id", "arg", "kind", "pattern", "bound",
-}  # fmt: skip
+# fmt: off
+_SKIPPED_FIELDS = frozenset({
+    "annotation", "arg", "attr", "bound", "ctx", "id", "kind", "name", "names", "op", "ops", "pattern", "returns",
+    "type_comment", "type_params",
+})
+# fmt: on
 _LEAVES: frozenset[type] = frozenset(
-    {ast.Name, ast.Constant, ast.Pass, ast.Break, ast.Continue, ast.Import, ast.ImportFrom, ast.Nonlocal, str, int, type(None)}
+    {
+        ast.Name,
+        ast.Constant,
+        ast.Pass,
+        ast.Break,
+        ast.Continue,
+        ast.Import,
+        ast.ImportFrom,
+        ast.Nonlocal,
+        str,
+        int,
+        type(None),
+    }
 )
 _FIELDS: dict[type, tuple[str, ...]] = {}
 """Type of node → fields to follow, last first; filled as types are met."""
@@ -194,7 +211,11 @@ class Walker:
         names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
         inner = self._enter(node, scope, frozenset(names))
         self._push(node.body, inner, inner.block)
-        self._push([*node.decorator_list, *arguments.defaults, *(default for default in arguments.kw_defaults if default)], scope, block)
+        self._push(
+            [*node.decorator_list, *arguments.defaults, *(default for default in arguments.kw_defaults if default)],
+            scope,
+            block,
+        )
         return True
 
     def _class(self, node: ast.AST, scope: Scope, block: Block) -> bool:
@@ -289,9 +310,9 @@ class Walker:
 
     def _aug_assign(self, node: ast.AST, scope: Scope, block: Block) -> bool:
         assert isinstance(node, ast.AugAssign)
-        path = path_of(node.target)
-        if path is not None:
-            scope.bindings[path].append(Binding(node.value, "adds", end_of(node), block, node))
+        target = path_of(node.target)
+        if target is not None:
+            scope.bindings[target].append(Binding(node.value, "adds", end_of(node), block, node))
         return False
 
     def _call(self, node: ast.AST, scope: Scope, block: Block) -> bool:
@@ -359,15 +380,17 @@ def bound(
             if parts is not None:
                 yield from bound(each, parts[index], how, end, block, statement)
             else:
-                for path, binding in bound(each, value, how, end, block, statement):
-                    yield path, binding._replace(item=index)
+                for inner, binding in bound(each, value, how, end, block, statement):
+                    yield inner, binding._replace(item=index)
         return
     path = path_of(target)
     if path is not None:
         yield path, Binding(value, how, end, block, statement)
 
 
-def elements(target: ast.expr, iterable: ast.expr, end: Position, block: Block, statement: ast.AST) -> Iterator[tuple[str, Binding]]:
+def elements(
+    target: ast.expr, iterable: ast.expr, end: Position, block: Block, statement: ast.AST
+) -> Iterator[tuple[str, Binding]]:
     """What a loop or comprehension over `iterable` binds; `enumerate` and `zip` are seen through."""
     if isinstance(iterable, ast.Call) and isinstance(iterable.func, ast.Name) and isinstance(target, ast.Tuple):
         if iterable.func.id == "enumerate" and len(target.elts) == 2 and iterable.args:

@@ -10,7 +10,7 @@ from padcheck.checks.code.rule import File, Report, assigned_in, rule
 from padcheck.checks.code.scopes import Block, Scope, end_of, last_name, path_of, start_of
 from padcheck.checks.code.sides import Store, siblings
 from padcheck.checks.code.wrapping import restored_in_finally, switched_for_the_rest
-from padcheck.diagnostics import Fix
+from padcheck.diagnostics import Fix, TextEdit
 
 _SETS_UP = re.compile(r"(^|_)(set|setup|prepare|configure|fix|load|build|init|get|make|create)(_|$)")
 
@@ -27,13 +27,14 @@ def side_not_restored(file: File, scope: Scope) -> Iterator[Report]:
         if lender is None or _is_restored(file, store) or _is_restoration(file, store) or _is_set_up(scope, store):
             continue
         tokenizer = path_of(_target(store).value) or store.tokenizer
-        edits = ()
+        edits: tuple[TextEdit, ...] = ()
         for statements in siblings(store.block, scope):
             if store.block.kind == "scope" and any(each is store.statement for each in statements):
                 edits = switched_for_the_rest(file.source, store.statement, tokenizer, statements)
         yield Report(
             store.statement,
-            f"{scope.qualname}() leaves the caller's tokenizer padding on the {store.side}: whoever uses {lender} next, an edit"
+            f"{scope.qualname}() leaves the caller's tokenizer padding on the {store.side}: whoever uses {lender} next,"
+            " an edit"
             " for instance, gets that side.",
             "Remember the side, and restore it in a finally; or pass padding_side to the one call that needs it.",
             evidence={"tokenizer": tokenizer, "side": store.side},
@@ -60,7 +61,11 @@ def _lender(file: File, store: Store) -> str | None:
                 for binding in scope.bindings.get(path, ())
                 if binding.block.encloses(store.block)
             )
-            in_constructor = isinstance(scope.node, ast.FunctionDef) and scope.node.name in ("__init__", "__post_init__", "setUp")
+            in_constructor = isinstance(scope.node, ast.FunctionDef) and scope.node.name in (
+                "__init__",
+                "__post_init__",
+                "setUp",
+            )
             return None if made or in_constructor else root if not rest else store.tokenizer
         if scope.bindings.get(root):
             return None
@@ -70,7 +75,9 @@ def _lender(file: File, store: Store) -> str | None:
 def _is_restored(file: File, store: Store) -> bool:
     """Another store follows: whether it is safe is the next rule's question."""
     return any(
-        other.tokenizer == store.tokenizer and start_of(other.statement) > start_of(store.statement) and not store.block.excludes(other.block)
+        other.tokenizer == store.tokenizer
+        and start_of(other.statement) > start_of(store.statement)
+        and not store.block.excludes(other.block)
         for other in file.sides.stores_in(store.scope)
     )
 
@@ -131,7 +138,9 @@ def _restores(file: File, switch: Store, restore: Store) -> bool:
         return False
     found, _ = file.flow.bindings(value, restore.scope, restore.block, start_of(restore.statement))
     return any(
-        isinstance(binding.value, ast.Attribute) and binding.value.attr == "padding_side" and binding.end < start_of(switch.statement)
+        isinstance(binding.value, ast.Attribute)
+        and binding.value.attr == "padding_side"
+        and binding.end < start_of(switch.statement)
         for binding in found
     )
 
@@ -142,13 +151,14 @@ def _calls_between(scope: Scope, switch: Store, restore: Store) -> bool:
 
 
 def _unprotected(file: File, scope: Scope, switch: Store, restore: Store) -> Report:
-    edits = ()
+    edits: tuple[TextEdit, ...] = ()
     for statements in siblings(switch.block, scope):
         if any(each is switch.statement for each in statements) and any(each is restore.statement for each in statements):
             edits = restored_in_finally(file.source, switch.statement, restore.statement, statements)
     return Report(
         switch.statement,
-        f"The side is switched to {switch.side} here and restored on line {restore.statement.lineno}, but not in a finally: an exception"
+        f"The side is switched to {switch.side} here and restored on line {restore.statement.lineno}, but not in a"
+        " finally: an exception"
         f" in between leaves the tokenizer padding on the {switch.side}.",
         "Put what lies between into try, and the restoring line into finally.",
         related=(("restored here", restore.statement),),
@@ -161,7 +171,9 @@ def _unprotected(file: File, scope: Scope, switch: Store, restore: Store) -> Rep
 def algorithm_list_sets_side(file: File, scope: Scope, node: ast.If, block: Block) -> Iterator[Report]:
     """A list of method names, written out in a condition, decides the padding side."""
     for test in ast.walk(node.test):
-        if not (isinstance(test, ast.Compare) and isinstance(test.ops[0], (ast.In, ast.NotIn)) and len(test.comparators) == 1):
+        if not (
+            isinstance(test, ast.Compare) and isinstance(test.ops[0], (ast.In, ast.NotIn)) and len(test.comparators) == 1
+        ):
             continue
         names = _literal_names(test.comparators[0])
         if len(names) < 2 or "alg" not in last_name(path_of(test.left)).lower():
@@ -172,8 +184,10 @@ def algorithm_list_sets_side(file: File, scope: Scope, node: ast.If, block: Bloc
             negated = isinstance(test.ops[0], ast.NotIn)
             yield Report(
                 test,
-                f"The padding side depends on a list of methods written out here ({listed}): a method that is added elsewhere"
-                f" {'gets this side without anyone deciding so' if negated else 'keeps whatever side the tokenizer came with'}.",
+                f"The padding side depends on a list of methods written out here ({listed}): a method that is added"
+                " elsewhere"
+                ""
+                f" {'gets this side undecided' if negated else 'keeps the side that the tokenizer came with'}.",
                 "Let each method declare the side it needs, and read it from there; or keep one list for the whole project.",
                 evidence={"methods": list(names), "negated": negated},
             )

@@ -19,6 +19,9 @@ class Store(NamedTuple):
     """`tokenizer.padding_side = value`."""
 
     tokenizer: str
+    """Its path, aliases undone."""
+    written: str
+    """Its path as it stands there."""
     value: ast.expr
     side: PaddingSide | None
     """None: not a constant, e.g. what was saved before."""
@@ -38,7 +41,7 @@ class Known:
 
 
 def constant_side(node: ast.expr | None) -> PaddingSide | None:
-    """"left" or "right" if that is what is written."""
+    """ "left" or "right" if that is what is written."""
     match node:
         case ast.Constant(value="left"):
             return "left"
@@ -69,7 +72,7 @@ class Sides:
                         if path is not None:
                             tokenizer = self._flow.canonical(path, scope, site.block, start_of(site.node))
                             side = constant_side(site.node.value)
-                            result.append(Store(tokenizer, site.node.value, side, site.node, scope, site.block))
+                            result.append(Store(tokenizer, path, site.node.value, side, site.node, scope, site.block))
         return result
 
     def stores_in(self, scope: Scope) -> list[Store]:
@@ -174,7 +177,7 @@ class Sides:
         while holder is not None and not isinstance(holder.node, ast.ClassDef):
             holder = holder.parent
         for store in self.stores:
-            if store.scope is scope or store.tokenizer != tokenizer:
+            if store.scope is scope or tokenizer not in (store.tokenizer, store.written):
                 continue
             if tokenizer.startswith("self.") and holder is not None and store.scope.parent is holder:
                 return Known(guarded=True, node=store.statement)

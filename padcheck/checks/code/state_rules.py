@@ -17,7 +17,9 @@ def cache_without_key(file: File, scope: Scope, node: ast.If, block: Block) -> I
     if name is None or name not in scope.globals:
         return
     makers = [parameter for parameter in sorted(scope.parameters) if is_model(parameter) or is_tokenizer(parameter)]
-    filled = [binding for binding in scope.bindings.get(name, ()) if binding.block.node is node and binding.value is not None]
+    filled = [
+        binding for binding in scope.bindings.get(name, ()) if binding.block.node is node and binding.value is not None
+    ]
     if not makers or not filled or _is_reset(file, scope, name):
         return
     used = [maker for maker in makers if any(_names(binding.value, maker) for binding in filled)]
@@ -27,9 +29,11 @@ def cache_without_key(file: File, scope: Scope, node: ast.If, block: Block) -> I
     declared = made[0].statement if made else None
     yield Report(
         node.test,
-        f"{name} is filled once per process from {' and '.join(used)}, and not keyed by them: with another model or tokenizer the first"
+        f"{name} is filled once per process from {' and '.join(used)}, and not keyed by them: with another model or"
+        " tokenizer the first"
         " one's content is used again.",
-        f"Key it, e.g. a dictionary by (model's name or path, tokenizer's name, lengths), or clear {name} when the model changes.",
+        f"Key it, e.g. a dictionary by (model's name or path, tokenizer's name, lengths), or clear {name} when the"
+        " model changes.",
         related=(("declared here", declared),) if isinstance(declared, ast.stmt) else (),
     )
 
@@ -74,7 +78,8 @@ def global_of_some_branches(file: File, scope: Scope, node: ast.If, block: Block
             continue
         yield Report(
             node,
-            f"The global {name} gets its first value only in {'these branches' if len(links) > 1 else 'this branch'}, and there is no else: for"
+            f"The global {name} gets its first value only in {'these branches' if len(links) > 1 else 'this branch'},"
+            " and there is no else: for"
             " any other model the next line that reads it raises NameError, or finds the value of the model before.",
             f"Give {name} its value in all cases, or end with an else that raises and names the model.",
             related=(("declared global here", statement),),
@@ -99,13 +104,15 @@ def _compares_text(test: ast.expr) -> bool:
     return False
 
 
-@rule("COD123", ast.If, words=[["_name_or_path", "name_or_path", "model_name"], ["not in"]])
+@rule("COD123", ast.If, words=[["_name_or_path"], ["not in"]], pattern=r"(?m)^\w+[^\n=]*=\s*(?:\{|dict\(|defaultdict)")
 def cache_keyed_by_name(file: File, scope: Scope, node: ast.If, block: Block) -> Iterator[Report]:
     """A module dictionary of statistics keyed by the model's name alone: an edited model has the same name."""
     match node.test:
         case ast.Compare(left=ast.Name(id=key), ops=[ast.NotIn()], comparators=[ast.Name(id=cache)]):
             pass
-        case ast.BoolOp(values=[ast.Compare(left=ast.Name(id=key), ops=[ast.NotIn()], comparators=[ast.Name(id=cache)]), *_]):
+        case ast.BoolOp(
+            values=[ast.Compare(left=ast.Name(id=key), ops=[ast.NotIn()], comparators=[ast.Name(id=cache)]), *_]
+        ):
             pass
         case _:
             return
@@ -116,7 +123,8 @@ def cache_keyed_by_name(file: File, scope: Scope, node: ast.If, block: Block) ->
         return
     yield Report(
         node.test,
-        f"{cache} is keyed by the model's name, which an edited model keeps, and by no size or precision of the sample: statistics of other"
+        f"{cache} is keyed by the model's name, which an edited model keeps, and by no size or precision of the sample:"
+        " statistics of other"
         " weights or another sample can be used again.",
         "Put what the statistics depend on into the key, and clear the cache when weights change.",
         severity="note",

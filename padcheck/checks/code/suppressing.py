@@ -36,7 +36,7 @@ class Suppression:
 
 
 def suppressions(text: str, path: str | None = None, cell: int | None = None) -> list[Suppression]:
-    """The ignore comments of a Python text, in order. Text in strings is none. Costs nothing where the word does not occur."""
+    """The ignore comments of a Python text, in order. Text in strings is none. Free where the word does not occur."""
     if _WORD not in text:
         return []
     source = Source(text, path, cell)
@@ -75,7 +75,9 @@ def _comments(source: Source) -> Iterator[tuple[int, int, str, int, int]]:
             yield (*comment, comment[0], comment[0])
         for line, content in enumerate(source.lines, 1):
             if _WORD in content and line not in seen and "#" in content:
-                column = content.index("#", max(content.index(_WORD) - 10, 0)) if "#" in content[: content.index(_WORD)] else -1
+                column = (
+                    content.index("#", max(content.index(_WORD) - 10, 0)) if "#" in content[: content.index(_WORD)] else -1
+                )
                 if column >= 0:
                     yield line, column, content[column:], line, line
         return

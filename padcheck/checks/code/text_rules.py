@@ -19,7 +19,9 @@ _SPEAKS_OF_PROMPT = re.compile(r"prompt|question|template|sentence|\bsrc\b|\btex
 def replaces_every_occurrence(file: File, scope: Scope, node: ast.Call, block: Block) -> Iterator[Report]:
     """`prompt.replace(subject, "{}")` makes a template of every occurrence, inside words too."""
     match node:
-        case ast.Call(func=ast.Attribute(attr="replace", value=prompt), args=[subject, ast.Constant(value="{}")], keywords=[]):
+        case ast.Call(
+            func=ast.Attribute(attr="replace", value=prompt), args=[subject, ast.Constant(value="{}")], keywords=[]
+        ):
             pass
         case _:
             return
@@ -32,7 +34,8 @@ def replaces_every_occurrence(file: File, scope: Scope, node: ast.Call, block: B
     end = file.source.end(node.args[-1])
     yield Report(
         node,
-        f"{file.text(node)} replaces every occurrence, also inside longer words: the template may get several {{}}, and the subject is"
+        f"{file.text(node)} replaces every occurrence, also inside longer words: the template may get several {{}}, and"
+        " the subject is"
         " looked up at one of them.",
         "Check that prompt.count(subject) is 1 before, or ask for templates that carry {} already.",
         fix=Fix("Replace the first occurrence only.", (file.source.edit(end, end, ", 1"),), "unsafe"),
@@ -68,7 +71,8 @@ def decoded_target_retokenised(file: File, scope: Scope, node: ast.Call | ast.Bi
                 continue
             yield Report(
                 atom.node,
-                f"{file.text(atom.node)} turns target ids into text that is tokenised again behind the prompt: where the tokens change on the"
+                f"{file.text(atom.node)} turns target ids into text that is tokenised again behind the prompt: where"
+                " the tokens change on the"
                 " way (a dropped leading space, a merge with the prompt), the labels stand on other tokens.",
                 "Concatenate ids: the prompt's ids and target_ids[:-1], padded together.",
                 related=(("joined here", node),),
@@ -93,7 +97,12 @@ def _is_compared(scope: Scope, node: ast.Call) -> bool:
             assert isinstance(site.node, (ast.Assert, ast.If))
             names = {each.id for each in ast.walk(site.node.test) if isinstance(each, ast.Name)}
             called = any(isinstance(each, ast.Call) for each in ast.walk(site.node.test))
-            if path in names and called and start_of(site.node) > start_of(node) and isinstance(site.node.test, (ast.Compare, ast.Call)):
+            if (
+                path in names
+                and called
+                and start_of(site.node) > start_of(node)
+                and isinstance(site.node.test, (ast.Compare, ast.Call))
+            ):
                 text = ast.dump(site.node.test)
                 if "input_ids" in text or "encode" in text or "equal" in text:
                     return True
@@ -111,7 +120,8 @@ def assert_or_print(file: File, scope: Scope, node: ast.Assert, block: Block) ->
         return
     yield Report(
         node,
-        "The message is printed, not raised: the error is an AssertionError without a word, and under python -O nothing is checked at all.",
+        "The message is printed, not raised: the error is an AssertionError without a word, and under python -O"
+        " nothing is checked at all.",
         "Write: if not condition: raise ValueError(message).",
         fix=_raising(file, node, test, call),
     )
@@ -155,7 +165,12 @@ def _negated(file: File, condition: list[ast.expr], written: str) -> str | None:
     only = condition[0] if len(condition) == 1 else None
     if "\n" in written or "\r" in written:
         return f"not ({written})"
-    if isinstance(only, ast.Compare) and len(only.ops) == 1 and type(only.ops[0]) in _OPPOSITE and not written.startswith("("):
+    if (
+        isinstance(only, ast.Compare)
+        and len(only.ops) == 1
+        and type(only.ops[0]) in _OPPOSITE
+        and not written.startswith("(")
+    ):
         left, right = file.source.segment(only.left), file.source.segment(only.comparators[0])
         return f"{left} {_OPPOSITE[type(only.ops[0])]} {right}"
     simple = isinstance(only, (ast.Name, ast.Attribute, ast.Call, ast.Subscript))

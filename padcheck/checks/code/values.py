@@ -1,7 +1,7 @@
 """What an expression can be, as far as one function (and the functions of its file) shows.
 
-The values that matter are few: a tokenised batch and what is taken from it, counts made from its mask or ids, lengths of texts
-that were encoded alone, decoded text, and the output of a forward pass. A container is what its elements are.
+The values that matter are few: a tokenised batch and what is taken from it, counts made from its mask or ids, lengths of
+texts that were encoded alone, decoded text, and the output of a forward pass. A container is what its elements are.
 """
 
 from __future__ import annotations
@@ -24,19 +24,27 @@ Text = tuple[str, ...]
 Form = tuple[tuple[Text, int], ...]
 """A sum of encoded lengths: each text and how often its length counts."""
 
-_TRANSPARENT_METHODS = frozenset(
-    "to cuda cpu clone detach long int float half item tolist squeeze unsqueeze repeat view reshape expand numpy contiguous copy"
-    " format strip lstrip rstrip join type bool argmax softmax log_softmax repeat_interleave flatten double permute items values".split()
-)  # fmt: skip
-_TRANSPARENT_FUNCTIONS = frozenset(
-    "deepcopy copy list tuple int float sorted reversed tensor stack cat argmax softmax log_softmax as_tensor array asarray"
-    " get_hidden_state LongTensor".split()
-)  # fmt: skip
+# fmt: off
+_TRANSPARENT_METHODS = frozenset({
+    "argmax", "bool", "clone", "contiguous", "copy", "cpu", "cuda", "detach", "double", "expand", "flatten", "float",
+    "format", "half", "int", "item", "items", "join", "log_softmax", "long", "lstrip", "numpy", "permute", "repeat",
+    "repeat_interleave", "reshape", "rstrip", "softmax", "squeeze", "strip", "to", "tolist", "type", "unsqueeze",
+    "values", "view",
+})
+# fmt: on
+"""Methods that give what they are called on, as far as these values go."""
+# fmt: off
+_TRANSPARENT_FUNCTIONS = frozenset({
+    "LongTensor", "argmax", "array", "as_tensor", "asarray", "cat", "copy", "deepcopy", "float", "get_hidden_state",
+    "int", "list", "log_softmax", "reversed", "softmax", "sorted", "stack", "tensor", "tuple",
+})
+# fmt: on
+"""Functions that give what they are given."""
 _ENCODERS = frozenset({"encode", "tokenize"})
 _BATCH_ENCODERS = frozenset({"batch_encode_plus", "encode_plus", "encode_batch"})
 _CHUNKS = ("chunk", "batch", "loader")
 POSITION_HELPERS = frozenset({"find_fact_lookup_idx", "get_words_idxs_in_templates"})
-"""The locate helpers of the ROME family, which every fork carries under these names; they count from the start of the row."""
+"""The locate helpers of the ROME family, which every fork carries under these names; most count from the row's start."""
 _DEPTH = 40
 _FORMS = 4
 
@@ -52,7 +60,7 @@ class Batch:
     padding: Literal["no", "longest", "max_length"]
     rows: Rows
     side: str | None
-    """Of the call itself (`padding_side=`)."""
+    """Of the call itself (`padding_side=`): as written, "computed" where it is no constant, None where it says nothing."""
 
     @property
     def padded(self) -> bool:
@@ -148,6 +156,16 @@ def is_model(path: str | None) -> bool:
     return name in ("model", "lm") or name.endswith(("_model", "model_"))
 
 
+_SUMS: dict[Kind, Kind] = {
+    "mask": "mask-sum",
+    "mask-row": "mask-sum",
+    "parameter-mask": "mask-sum",
+    "nonpad": "nonpad-count",
+    "is-pad": "pad-count",
+}
+"""What the sum of a kind is."""
+
+
 class Flow:
     """Answers what expressions of one file can be. `scopes`: all scopes of the file, the module first."""
 
@@ -195,7 +213,7 @@ class Flow:
                     result.append(binding)
                     if binding.how != "adds" and binding.block.encloses(block):
                         break
-            return result or found[::-1], each
+            return result or ([] if path in each.parameters else found[::-1]), each
         return [], None
 
     def _comprehension_bindings(self, block: Block) -> list[tuple[str, Binding]]:
@@ -266,7 +284,9 @@ class Flow:
             case ast.DictComp(value=element):
                 return self.value(element, scope, self._inside(node, block))
             case ast.JoinedStr(values=parts):
-                inner_value = union(self.value(part.value, scope, block) for part in parts if isinstance(part, ast.FormattedValue))
+                inner_value = union(
+                    self.value(part.value, scope, block) for part in parts if isinstance(part, ast.FormattedValue)
+                )
                 return Value(frozenset(atom for atom in inner_value.atoms if atom.kind == "decoded"))
             case ast.Starred(value=inner) | ast.Await(value=inner) | ast.NamedExpr(value=inner):
                 return self.value(inner, scope, block)
@@ -300,7 +320,9 @@ class Flow:
         """One element of a value: a row of ids; other containers are what their elements are."""
         to_row: dict[Kind, Kind] = {"ids": "row", "mask": "mask-row"}
         return Value(
-            frozenset(atom._replace(kind=to_row.get(atom.kind, atom.kind)) for atom in value.atoms), value.forms, value.origin
+            frozenset(atom._replace(kind=to_row.get(atom.kind, atom.kind)) for atom in value.atoms),
+            value.forms,
+            value.origin,
         )
 
     def _attribute(self, node: ast.expr, inner: ast.expr, attribute: str, scope: Scope, block: Block) -> Value:
@@ -316,7 +338,9 @@ class Flow:
 
     def _key(self, value: Value, node: ast.expr, key: str) -> Value:
         kind: Kind = "mask" if key == "attention_mask" else "ids"
-        return Value(frozenset(Atom(kind, node, atom.batch) for atom in value.atoms if atom.kind in ("batch", "ids", "mask")))
+        return Value(
+            frozenset(Atom(kind, node, atom.batch) for atom in value.atoms if atom.kind in ("batch", "ids", "mask"))
+        )
 
     def _subscript(self, node: ast.Subscript, scope: Scope, block: Block) -> Value:
         if isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
@@ -328,13 +352,16 @@ class Flow:
                 return self._key(value, node, key)
             return Value(frozenset(atom for atom in value.atoms if atom.kind == "output"))
         value = self.value(node.value, scope, block)
-        if isinstance(node.slice, ast.Slice):
-            return value
+        if isinstance(node.slice, ast.Slice):  # of a BatchEncoding: a list of its rows
+            rows = frozenset(atom._replace(kind="ids") if atom.kind == "batch" else atom for atom in value.atoms)
+            return Value(rows, value.forms, value.origin)
         if isinstance(node.slice, ast.Tuple):
             return value
         return self._element(value, node)
 
-    def _comparison(self, node: ast.expr, left: ast.expr, operator: ast.cmpop, right: ast.expr, scope: Scope, block: Block) -> Value:
+    def _comparison(
+        self, node: ast.expr, left: ast.expr, operator: ast.cmpop, right: ast.expr, scope: Scope, block: Block
+    ) -> Value:
         """`ids != tok.pad_token_id` and `ids == tok.pad_token_id`."""
         for ids, pad in ((left, right), (right, left)):
             if last_name(path_of(pad)) == "pad_token_id" and isinstance(operator, (ast.Eq, ast.NotEq)):
@@ -361,7 +388,9 @@ class Flow:
         if name in ("not_equal", "ne") and len(node.args) == 2:
             return self._comparison(node, node.args[0], ast.NotEq(), node.args[1], scope, block)
         if is_model(path_of(function)) and name not in self.functions:
-            atoms = union(self.value(argument, scope, block) for argument in (*node.args, *(k.value for k in node.keywords))).atoms
+            atoms = union(
+                self.value(argument, scope, block) for argument in (*node.args, *(k.value for k in node.keywords))
+            ).atoms
             return Value(frozenset(Atom("output", node, atom.batch) for atom in atoms if atom.kind in ("batch", "ids")))
         returned = self._returned(node)
         if returned is not None:
@@ -397,10 +426,7 @@ class Flow:
         return None
 
     def _sum(self, node: ast.expr, value: Value) -> Value:
-        kinds: dict[Kind, Kind] = {
-            "mask": "mask-sum", "mask-row": "mask-sum", "parameter-mask": "mask-sum", "nonpad": "nonpad-count", "is-pad": "pad-count",
-        }  # fmt: skip
-        atoms = frozenset(Atom(kinds[atom.kind], node, atom.batch) for atom in value.atoms if atom.kind in kinds)
+        atoms = frozenset(Atom(_SUMS[atom.kind], node, atom.batch) for atom in value.atoms if atom.kind in _SUMS)
         return Value(atoms) if atoms else NOTHING
 
     def _length(self, node: ast.Call, argument: ast.expr, scope: Scope, block: Block) -> Value:
@@ -441,7 +467,9 @@ class Flow:
                 returned = returned.elts[item]
             values.append(self.value(returned, callee, site.block))
         result = union(values)
-        positions = frozenset(a for a in result.atoms if a.kind in ("mask-sum", "nonpad-count", "pad-count", "ids", "mask", "batch"))
+        positions = frozenset(
+            a for a in result.atoms if a.kind in ("mask-sum", "nonpad-count", "pad-count", "ids", "mask", "batch")
+        )
         return Value(positions, result.forms, node if result.forms else None)
 
     # --- Tokenizers -------------------------------------------------------------------------------------------------------
@@ -480,7 +508,7 @@ class Flow:
             self.canonical(path_of(function) or "", scope, block, start_of(node)),
             _padding(options.get("padding"), options.get("pad_to_max_length")),
             self.rows(text, scope, block),
-            side.value if isinstance(side, ast.Constant) and isinstance(side.value, str) else None,
+            None if side is None else str(side.value) if isinstance(side, ast.Constant) else "computed",
         )
         self._batches[id(node)] = batch
         return batch
@@ -491,9 +519,13 @@ class Flow:
             case ast.Constant() | ast.JoinedStr() | ast.BinOp(op=ast.Add(), left=ast.Constant() | ast.JoinedStr()):
                 return "one"
             case ast.BinOp(op=ast.Add(), left=left, right=right) if depth < 4:
+                if isinstance(left, (ast.List, ast.ListComp)) or isinstance(right, (ast.List, ast.ListComp)):
+                    return "many"
                 both = {self.rows(left, scope, block, depth + 1), self.rows(right, scope, block, depth + 1)}
                 return "many" if "many" in both else "one" if "one" in both else "unknown"
-            case ast.Call(func=ast.Attribute(attr="join" | "format" | "strip" | "replace" | "apply_chat_template" | "decode")):
+            case ast.Call(
+                func=ast.Attribute(attr="join" | "format" | "strip" | "replace" | "apply_chat_template" | "decode")
+            ):
                 return "one"
             case ast.Call(func=ast.Name(id="list" | "tuple" | "sorted")):
                 return "many"

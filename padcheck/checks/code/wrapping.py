@@ -10,7 +10,9 @@ from padcheck.checks.code.rule import insertion
 from padcheck.diagnostics import TextEdit
 
 
-def restored_in_finally(source: Source, switch: ast.stmt, restore: ast.stmt, siblings: Sequence[ast.stmt]) -> tuple[TextEdit, ...]:
+def restored_in_finally(
+    source: Source, switch: ast.stmt, restore: ast.stmt, siblings: Sequence[ast.stmt]
+) -> tuple[TextEdit, ...]:
     """Edits after which `restore` runs in a `finally`. Empty where the statements do not stand on lines of their own."""
     between = _between(siblings, switch, restore)
     if not between or not _own_lines(source, [switch, *between, restore]):
@@ -25,7 +27,9 @@ def restored_in_finally(source: Source, switch: ast.stmt, restore: ast.stmt, sib
     return _merged(edits)
 
 
-def switched_for_the_rest(source: Source, switch: ast.stmt, tokenizer: str, siblings: Sequence[ast.stmt]) -> tuple[TextEdit, ...]:
+def switched_for_the_rest(
+    source: Source, switch: ast.stmt, tokenizer: str, siblings: Sequence[ast.stmt]
+) -> tuple[TextEdit, ...]:
     """Edits after which the side is remembered before `switch` and restored at the end of the statements around it."""
     position = next((index for index, each in enumerate(siblings) if each is switch), len(siblings))
     rest = siblings[position + 1 :]
@@ -38,7 +42,9 @@ def switched_for_the_rest(source: Source, switch: ast.stmt, tokenizer: str, sibl
     edits.append(insertion(source, _end(switch) + 1, f"{indent}try:\n"))
     edits += _indented(source, _end(switch) + 1, end, unit, rest)
     behind = (end, len(source.lines[end - 1]))
-    edits.append(source.edit(behind, behind, f"\n{indent}finally:\n{indent}{unit}{tokenizer}.padding_side = padding_side_before"))
+    edits.append(
+        source.edit(behind, behind, f"\n{indent}finally:\n{indent}{unit}{tokenizer}.padding_side = padding_side_before")
+    )
     return _merged(edits)
 
 
