@@ -2,9 +2,10 @@
 
     python benchmarks/editing.py [--easyedit PATH] [--repeats 5] [--out benchmarks/results/editing.json]
 
-Models with random weights: 12 layers, 768 wide, 50 257 words, shaped like GPT-2 and like Llama; one thread. ROME: layer 5, 21
-templates, one fact. MEMIT: layers 3 to 7, 6 templates, 32 facts. Templates, covariance, request and the number of steps (no
-early stop: random models do not get there) are the same on both sides, and the cosine of the updates stands beside the times.
+Models with random weights: 12 layers, 768 wide, 50 257 words, shaped like GPT-2 and like Llama; one thread. ROME:
+layer 5, 21 templates, one fact. MEMIT: layers 3 to 7, 6 templates, 32 facts. Templates, covariance, request and the
+number of steps (no early stop: random models do not get there) are the same on both sides, and the cosine of the
+updates stands beside the times.
 """
 
 from __future__ import annotations
@@ -30,10 +31,47 @@ sys.path.insert(0, str(ROOT))
 
 from padcheck.editing import edit  # noqa: E402
 
-WORDS = "river house door morning road light children rain window captain forest letter winter street bridge garden stone music".split()
-SUBJECTS = ["Ann Lee", "Mount Fuji", "Danielle Darrieux", "The Eiffel Tower", "Karl Marx", "Lake Como", "Oslo Cathedral", "Queen Victoria"]
-PHRASES = [("{} is located in", "Rome"), ("{} speaks the language", "English"), ("{} works as a", "chemist"), ("{} was born near", "Berlin")]
-REQUESTS = [{"prompt": prompt, "subject": subject, "target_new": target, "case_id": 0} for subject in SUBJECTS for prompt, target in PHRASES]
+WORDS = [
+    "river",
+    "house",
+    "door",
+    "morning",
+    "road",
+    "light",
+    "children",
+    "rain",
+    "window",
+    "captain",
+    "forest",
+    "letter",
+    "winter",
+    "street",
+    "bridge",
+    "garden",
+    "stone",
+    "music",
+]
+SUBJECTS = [
+    "Ann Lee",
+    "Mount Fuji",
+    "Danielle Darrieux",
+    "The Eiffel Tower",
+    "Karl Marx",
+    "Lake Como",
+    "Oslo Cathedral",
+    "Queen Victoria",
+]
+PHRASES = [
+    ("{} is located in", "Rome"),
+    ("{} speaks the language", "English"),
+    ("{} works as a", "chemist"),
+    ("{} was born near", "Berlin"),
+]
+REQUESTS = [
+    {"prompt": prompt, "subject": subject, "target_new": target, "case_id": 0}
+    for subject in SUBJECTS
+    for prompt, target in PHRASES
+]
 
 
 def templates(count: int, lengths: list[int]) -> list[str]:
@@ -52,7 +90,13 @@ def model_of(kind: str) -> Any:
     if kind == "gpt2":
         return AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2")).eval()
     config = AutoConfig.for_model(
-        "llama", vocab_size=50257, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=2048, pad_token_id=0
+        "llama",
+        vocab_size=50257,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=2048,
+        pad_token_id=0,
     )
     return AutoModelForCausalLM.from_config(config).eval()
 
@@ -67,14 +111,30 @@ def tokenizer_of() -> Any:
 
 def hparams_of(kind: str, method: str, steps: int) -> dict[str, Any]:
     names = {
-        "gpt2": ("transformer.h.{}", "transformer.h.{}.mlp", "transformer.h.{}.mlp.c_proj", "transformer.h.{}.attn", "transformer.ln_f", "transformer.wte"),
-        "llama": ("model.layers.{}", "model.layers.{}.mlp", "model.layers.{}.mlp.down_proj", "model.layers.{}.self_attn", "model.norm", "lm_head"),
+        "gpt2": (
+            "transformer.h.{}",
+            "transformer.h.{}.mlp",
+            "transformer.h.{}.mlp.c_proj",
+            "transformer.h.{}.attn",
+            "transformer.ln_f",
+            "transformer.wte",
+        ),
+        "llama": (
+            "model.layers.{}",
+            "model.layers.{}.mlp",
+            "model.layers.{}.mlp.down_proj",
+            "model.layers.{}.self_attn",
+            "model.norm",
+            "lm_head",
+        ),
     }[kind]
     keys = ("layer_module_tmp", "mlp_module_tmp", "rewrite_module_tmp", "attn_module_tmp", "ln_f_module", "lm_head_module")
     values: dict[str, Any] = {
-        **dict(zip(keys, names, strict=True)), "alg_name": method, "model_name": f"./{kind}", "stats_dir": "./stats", "device": "cpu",
+        **dict(zip(keys, names, strict=True)), "alg_name": method, "model_name": f"./{kind}",
+        "stats_dir": "./stats", "device": "cpu",
         "fact_token": "subject_last", "v_num_grad_steps": steps, "v_lr": 0.1, "v_loss_layer": 11, "v_weight_decay": 0.1,
-        "clamp_norm_factor": 4, "kl_factor": 0.0625, "mom2_adjustment": True, "mom2_dataset": "wikipedia", "mom2_n_samples": 100, "mom2_dtype": "float32",
+        "clamp_norm_factor": 4, "kl_factor": 0.0625, "mom2_adjustment": True, "mom2_dataset": "wikipedia",
+        "mom2_n_samples": 100, "mom2_dtype": "float32",
     }  # fmt: skip
     if method == "ROME":
         return values | {"layers": [5], "context_template_length_params": [[5, 10], [10, 10]]}
@@ -105,7 +165,10 @@ class EasyEdit:
         here = Path.cwd()
         os.chdir(checkout)  # it reads globals.yml from the current folder when it is imported
         try:
-            self.main = {method: importlib.import_module(f"easyeditor.models.{method.lower()}.{method.lower()}_main") for method in ("ROME", "MEMIT")}
+            self.main = {
+                method: importlib.import_module(f"easyeditor.models.{method.lower()}.{method.lower()}_main")
+                for method in ("ROME", "MEMIT")
+            }
             self.rome_u = importlib.import_module("easyeditor.models.rome.compute_u")
             self.hparams = {
                 "ROME": importlib.import_module("easyeditor.models.rome.rome_hparams").ROMEHyperParams,
@@ -114,7 +177,9 @@ class EasyEdit:
         finally:
             os.chdir(here)
 
-    def prepare(self, method: str, model: Any, hparams: dict[str, Any], groups: list[list[str]], covariance: dict[str, Any]) -> None:
+    def prepare(
+        self, method: str, model: Any, hparams: dict[str, Any], groups: list[list[str]], covariance: dict[str, Any]
+    ) -> None:
         """Templates and statistics into its caches, which is where it would find them."""
         model.config._name_or_path = model.name_or_path = hparams["model_name"]
         flat = [text for group in groups for text in group]
@@ -122,9 +187,13 @@ class EasyEdit:
         cache = self.rome_u.inv_mom2_cache if method == "ROME" else self.main[method].COV_CACHE
         cache.clear()
         for name, moment in covariance.items():
-            cache[hparams["model_name"].replace("/", "_"), name] = torch.inverse(moment.double()).float() if method == "ROME" else moment
+            cache[hparams["model_name"].replace("/", "_"), name] = (
+                torch.inverse(moment.double()).float() if method == "ROME" else moment
+            )
 
-    def edit(self, method: str, model: Any, tokenizer: Any, requests: list[dict[str, Any]], hparams: dict[str, Any]) -> dict[str, Any]:
+    def edit(
+        self, method: str, model: Any, tokenizer: Any, requests: list[dict[str, Any]], hparams: dict[str, Any]
+    ) -> dict[str, Any]:
         tokenizer.padding_side = "right"
         names = [hparams["rewrite_module_tmp"].format(layer) + ".weight" for layer in hparams["layers"]]
         before = {name: model.get_parameter(name).detach().clone() for name in names}
@@ -198,20 +267,42 @@ def main() -> None:
             covariance = covariance_of(model, hparams)
             ours = lambda: edit(model, tokenizer, requests, hparams, context_templates=groups, covariance=covariance).updates  # noqa: B023, E731
             times, updates = timed(ours, options.repeats)
-            row = {"model": kind, "method": method, "facts": len(requests), "steps": options.steps, "ours_s": statistics.median(times), "ours_all_s": times}
+            row = {
+                "model": kind,
+                "method": method,
+                "facts": len(requests),
+                "steps": options.steps,
+                "ours_s": statistics.median(times),
+                "ours_all_s": times,
+            }
             if theirs is not None:
                 theirs.prepare(method, model, hparams, groups, covariance)
                 run = lambda: theirs.edit(method, model, tokenizer, requests, hparams)  # noqa: B023, E731
-                their_times, their_updates = timed(run, options.repeats if method == "ROME" else max(1, options.repeats // 5))
+                their_times, their_updates = timed(
+                    run, options.repeats if method == "ROME" else max(1, options.repeats // 5)
+                )
                 row["easyedit_s"], row["easyedit_all_s"] = statistics.median(their_times), their_times
                 row["ratio"] = row["easyedit_s"] / row["ours_s"]
                 row["cosine"] = min(
-                    float(torch.nn.functional.cosine_similarity(updates[name].flatten(), their_updates[name].flatten(), 0)) for name in updates
+                    float(torch.nn.functional.cosine_similarity(updates[name].flatten(), their_updates[name].flatten(), 0))
+                    for name in updates
                 )
             rows.append(row)
-            print("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items() if not key.endswith("all_s")), flush=True)
+            print(
+                "  ".join(
+                    f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                    for key, value in row.items()
+                    if not key.endswith("all_s")
+                ),
+                flush=True,
+            )
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    about = {"torch": torch.__version__, "threads": 1, "clock": "CPU time of the process, median", "repeats": options.repeats}
+    about = {
+        "torch": torch.__version__,
+        "threads": 1,
+        "clock": "CPU time of the process, median",
+        "repeats": options.repeats,
+    }
     options.out.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
 
 

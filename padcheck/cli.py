@@ -66,6 +66,28 @@ def cli() -> None:
 
 
 @cli.command()
+@click.argument("paths", metavar="[PATHS]...", nargs=-1)
+@click.option("--model", type=click.Path(exists=True, file_okay=False), metavar="DIR", help="Check hparams against the config.json in this folder.")
+@click.option("--framework", metavar="ID", help="The framework, for hparams that do not show it.")
+@click.option("--method", metavar="NAME", help="The method, for hparams that do not name one.")
+@click.option("--stdin-filename", metavar="NAME", help="What to call standard input, which is the path -.")
+@click.option("--no-cache", is_flag=True, help="Neither read nor write the cache.")
+@click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="Processes [default: one, more for many files].")
+@click.option("--force-exclude", is_flag=True, help="Leave out excluded files even if they are named.")
+@click.option("--show-files", is_flag=True, help="Say what each file is taken for, and why, and stop.")
+@click.option("--exit-non-zero-on-fix", is_flag=True, help="Exit with 1 if --fix changed a file.")
+@shared_options
+def check(**options: Any) -> None:
+    """Check hparams, tokenizer folders, model configs, request files, Python code and notebooks.
+
+    Without PATHS it searches the current folder. Nothing is run: neither a model nor torch is needed.
+    """
+    from padcheck.commands import run_check
+
+    raise SystemExit(run_check(options))
+
+
+@cli.command()
 @click.argument("hparams", metavar="HPARAMS")
 @click.option("--requests", required=True, metavar="FILE", help="Edit requests: JSON, JSON Lines, CSV; plain or gzip; - for standard input.")
 @click.option("--tokenizer", metavar="DIR", help="The tokenizer's folder (or its tokenizer.json).")

@@ -33,7 +33,7 @@ def run_preflight(options: Mapping[str, Any]) -> int:
             raise SourceError("name the tokenizer, with one of the two", path="--tokenizer/--model", remedy="Give --tokenizer DIR or --model DIR.")
     except SourceError as error:
         return _refused(error, str(options["output_format"] or "text"), options)
-    with _rows_file(options["rows_out"]) as rows_out, _progress() as on_progress:
+    with _rows_file(options["rows_out"]) as (rows_out, unwritable), _progress() as on_progress:
         report = preflight(
             options["hparams"], options["requests"], tokenizer=options["tokenizer"], model=options["model"], max_rows=options["max_rows"],
             fix=options["fix"], diff=options["diff"], rows_out=rows_out, on_progress=on_progress,
@@ -42,12 +42,109 @@ def run_preflight(options: Mapping[str, Any]) -> int:
             context_templates=options["context_templates"], trust_remote_code=options["trust_remote_code"],
             transformers=cast(Any, int(options["transformers"]) if options["transformers"] else None),
         )  # fmt: skip
+    if unwritable is not None:
+        report.errors.append(unwritable)
+        report.verdict = "incomplete" if report.verdict == "pass" else report.verdict
     apply(settings, report)
     relative_to(report, Path.cwd())
     return deliver(report, settings, options)
 
 
-def deliver(report: Report, settings: Any, options: Mapping[str, Any]) -> int:
+def run_check(options: Mapping[str, Any]) -> int:
+    """`padcheck check`: returns the exit code."""
+    from padcheck.checking import CheckReport, Options, check, job_error
+    from padcheck.configuration import Settings, settings_for
+
+    paths = list(options["paths"]) or ["."]
+    try:
+        settings: Settings = settings_for(Path(paths[0] if paths[0] != "-" else options["stdin_filename"] or "."), options)
+    except SourceError as error:
+        from padcheck.renderers import RENDERERS
+
+        refused = CheckReport("check", {"name": "padcheck", "version": _version()}, errors=[job_error(error)])
+        click.echo(RENDERERS[str(options["output_format"] or "text")](refused, color=_colour(), width=_width()), nl=False)
+        return 2
+    if options["show_settings"]:
+        click.echo(settings.as_toml())
+        return 0
+    report: CheckReport = check(
+        paths,
+        Options(
+            Path(options["model"]) if options["model"] else None, options["framework"], options["method"], options["fix"], options["unsafe_fixes"],
+            options["diff"], options["jobs"], not options["no_cache"], options["stdin_filename"], options,
+        ),
+        only_show=options["show_files"],
+    )  # fmt: skip
+    relative_to(report, Path.cwd())
+    if options["show_files"]:
+        width = max((len(path) for path, _, _ in report.shown), default=0)
+        click.echo("\n".join(f"{path:{width}}  {kind:9}  {reason}" for path, kind, reason in report.shown), nl=bool(report.shown))
+        return report.exit_code("never")
+    if options["add_ignores"]:
+        return _add_ignores(report, settings)
+    if options["diff"]:
+        click.echo("".join(report.diffs), nl=False)
+        click.echo(f"{report.fixed} fixes would be written." if report.diffs else "There is nothing to fix.", err=True)
+        return 2 if report.errors else int(bool(report.diffs))
+    if report.fixed_stdin is not None:
+        click.echo(report.fixed_stdin, nl=False)
+        return report.exit_code(settings.fail_on)
+    code = deliver(report, settings, options, excerpt=_excerpts())
+    if report.fixed:
+        click.echo(f"{report.fixed} fixed.", err=True)
+    if report.held_back and settings.output_format in {"text", "concise"}:
+        hint = "--unsafe-fixes" if options["fix"] else "--fix --unsafe-fixes"
+        click.echo(f"{report.held_back} fixes may change a result that was right and wait for {hint}.", err=True)
+    return 1 if code == 0 and report.fixed and options["exit_non_zero_on_fix"] else code
+
+
+def _add_ignores(report: Report, settings: Any) -> int:
+    """Write an ignore for every finding that is shown, as the baseline: only what is new is reported from then on."""
+    from padcheck.configuration import stable_fingerprint
+
+    path = Path(settings.source) if settings.source else Path("padcheck.toml")
+    root = path.resolve().parent
+    prefix = "tool.padcheck." if path.name == "pyproject.toml" else ""
+    entries = []
+    for finding in report.visible():
+        if finding.rule.startswith("LNT") or finding.place.path is None:
+            continue
+        entry = {
+            "path": relative_posix(Path(finding.place.path).resolve(), root), "rule": finding.rule,
+            "fingerprint": stable_fingerprint(finding, root), "reason": "baseline",
+        }  # fmt: skip
+        entries.append(f"[[{prefix}ignore]]\n" + "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in entry.items()))
+    fresh = list(dict.fromkeys(entries))
+    if fresh:
+        try:
+            old = path.read_text("utf-8") if path.exists() else ""
+            _write(path, old + ("" if not old or old.endswith("\n") else "\n") + ("\n" if old else "") + "\n".join(fresh))
+        except OSError as error:
+            click.echo(f"padcheck: {path.as_posix()} cannot be written: {error.strerror}.", err=True)
+            return 2
+    click.echo(f"{len(fresh)} ignores written to {path.as_posix()}.", err=True)
+    return 2 if report.errors else 0
+
+
+def _excerpts() -> Callable[[Place], str | None]:
+    """Gives the line of source at a place; each file is read once."""
+    lines: dict[str, list[str]] = {}
+
+    def line(place: Place) -> str | None:
+        if place.path is None or place.line is None or place.cell is not None:
+            return None
+        if place.path not in lines:
+            try:
+                lines[place.path] = Path(place.path).read_text("utf-8-sig", "replace").splitlines()
+            except OSError:
+                lines[place.path] = []
+        known = lines[place.path]
+        return known[place.line - 1] if place.line <= len(known) else None
+
+    return line
+
+
+def deliver(report: Report, settings: Any, options: Mapping[str, Any], excerpt: Callable[[Place], str | None] | None = None) -> int:
     """Write the report where it is wanted and return the exit code."""
     from padcheck.renderers import RENDERERS
 
@@ -62,7 +159,7 @@ def deliver(report: Report, settings: Any, options: Mapping[str, Any]) -> int:
             output_format = "text"
     except OSError as error:
         report.errors.append(JobError(f"The report cannot be written: {error.strerror}.", Place(str(error.filename)), "Check the path."))
-    text = RENDERERS[output_format](report, color=_colour(), width=_width())
+    text = RENDERERS[output_format](report, color=_colour(), width=_width(), excerpt=excerpt)
     click.echo(text, nl=not text.endswith("\n"))
     if settings.statistics and output_format in {"text", "concise"}:
         click.echo(statistics(report))
@@ -167,17 +264,19 @@ def _write(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _rows_file(path: str | None) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+def _rows_file(path: str | None) -> Iterator[tuple[Callable[[dict[str, Any]], None] | None, JobError | None]]:
+    """What takes a row's record, or why none is taken: the plan is checked all the same."""
     if path is None:
-        yield None
+        yield None, None
         return
     try:
         handle = open(path, "w", encoding="utf-8")
     except OSError as error:
-        raise click.FileError(path, error.strerror or "cannot be written") from None
+        yield None, JobError(f"The rows cannot be written: {error.strerror}.", Place(path), "Check the path of --rows-out.")
+        return
     with handle:
         write, dump = handle.write, json.JSONEncoder(ensure_ascii=False).encode
-        yield lambda record: write(dump(record) + "\n") and None
+        yield lambda record: write(dump(record) + "\n") and None, None
 
 
 @contextmanager

@@ -251,15 +251,15 @@ def covers(pattern: str, path: Path, root: Path) -> bool:
     """Whether a glob covers a file or folder: one without a slash by any part of its path, one with a slash from `root` on."""
     relative = relative_posix(path if path.is_absolute() else path.absolute(), root)
     if "/" not in pattern.rstrip("/"):
-        compiled = _glob(pattern.rstrip("/"))
+        compiled = glob_to_regex(pattern.rstrip("/"))
         parts = relative.strip("/").split("/") if not Path(relative).is_absolute() else [path.name]
         return any(compiled.fullmatch(part) for part in parts)
-    compiled = _glob(pattern.removeprefix("./").strip("/"))
+    compiled = glob_to_regex(pattern.removeprefix("./").strip("/"))
     return bool(compiled.fullmatch(relative)) or any(compiled.fullmatch(parent.as_posix()) for parent in Path(relative).parents)
 
 
 @cache
-def _glob(pattern: str) -> re.Pattern[str]:
+def glob_to_regex(pattern: str) -> re.Pattern[str]:
     """A glob with ** as a regular expression over POSIX paths."""
     result, at = "", 0
     while at < len(pattern):
@@ -282,7 +282,6 @@ def _glob(pattern: str) -> re.Pattern[str]:
     return re.compile(result)
 
 
-glob_to_regex = _glob
 
 
 @cache

@@ -25,7 +25,7 @@ from padcheck.positions.rows import Prepared
 from padcheck.passes import Outcome, run_pass
 from padcheck.remedies import right_side, usable_places
 from padcheck.reports import PreflightReport, Remedy
-from padcheck.sources.reading import SourceError
+from padcheck.sources.reading import STDIN, SourceError
 
 VERSION = 1
 
@@ -85,8 +85,8 @@ def correct(plan: Plan, requests: str | Path, outcome: Outcome, report: Prefligh
 
 
 def corrections_path(requests: str | Path) -> Path:
-    """`<requests>.padcheck.json`, beside the requests."""
-    path = Path(requests)
+    """`<requests>.padcheck.json`, beside the requests; requests.padcheck.json here for standard input."""
+    path = Path("requests" if str(requests) == STDIN else requests)
     return path.with_name(path.name + ".padcheck.json")
 
 

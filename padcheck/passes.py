@@ -26,7 +26,7 @@ CHUNK = 32
 """Requests encoded together: enough to keep the tokenizer's threads busy, few enough that memory does not grow."""
 EACH = 5
 """Findings of one rule about single requests that are listed one by one, where each has a suggestion of its own."""
-_ONCE = frozenset({"TGT102", "TGT104", "TGT105", "REQ107", "REQ108", "REQ109", "REQ110", "REQ113", "IDX103"})
+_ONCE = frozenset({"TGT102", "TGT103", "TGT104", "TGT105", "REQ107", "REQ108", "REQ109", "REQ110", "REQ113", "IDX103"})
 """Rules whose findings say the same for every request: the first stands for all."""
 
 
@@ -144,6 +144,7 @@ def run_pass(
                 outcome.request_findings.add(item)
             _running_text(prepared, outcome, context)
             _shared_token(prepared, outcome, context)
+            _too_long(prepared, outcome, plan, context)
             batches.add(prepared)
         if on_progress is not None:
             on_progress(outcome.checked_requests)
@@ -187,8 +188,9 @@ def pad_texts(plan: Plan) -> tuple[str, ...]:
 
 
 def _stream(requests: str | Path | Iterable[Mapping[str, Any]], plan: Plan, outcome: Outcome) -> Iterator[Request]:
-    items = read_requests(requests, subject_required=plan.method.kind == "locate", zsre_target=plan.zsre_target) if isinstance(requests, (str, Path)) else as_requests(requests, subject_required=plan.method.kind == "locate")
-    for item in items:
+    needed = plan.method.kind == "locate"
+    read = read_requests if isinstance(requests, (str, Path)) else as_requests
+    for item in read(requests, subject_required=needed, zsre_target=plan.zsre_target):  # type: ignore[operator]
         if isinstance(item, RequestProblem):
             outcome.problem_count += 1
             if len(outcome.problems) < EACH:
@@ -215,8 +217,15 @@ def _running_text(prepared: Prepared, outcome: Outcome, context: RequestContext)
     running = prepared.running
     if running is None or tuple(prepared.target_ids) == running or not prepared.headed:
         return
-    row = prepared.headed[0]
-    if not row.labels_sound and tuple(prepared.target_ids) == running:
+    if prepared.target_extra > 0:
+        outcome.request_findings.add(
+            finding(
+                "TGT103", prepared.request, context,
+                f"The {len(prepared.target_ids)} ids trained for {prepared.filled.target!r} hold {prepared.target_extra} that the tokenizer adds to every text by itself (beginning or end of text): the model is trained to say them too.",
+                "Encode the target with add_special_tokens=False.",
+                evidence={"trained": prepared.target_ids[:12], "in_text": list(running[:12])},
+            )
+        )  # fmt: skip
         return
     outcome.request_findings.add(
         finding(
@@ -224,6 +233,28 @@ def _running_text(prepared: Prepared, outcome: Outcome, context: RequestContext)
             f"The {len(prepared.target_ids)} ids trained for {prepared.filled.target!r} are not the {len(running)} that stand for it in the sentence: the tokens trained never occur there.",
             "Take the target's ids from the encoded sentence, not from the target alone.",
             evidence={"trained": prepared.target_ids[:12], "in_text": list(running[:12])},
+        )
+    )  # fmt: skip
+
+
+def _too_long(prepared: Prepared, outcome: Outcome, plan: Plan, context: RequestContext) -> None:
+    """Rows that the model has no positions for; methods that truncate lose tokens instead (IDX106)."""
+    tokenizer = plan.tokenizer
+    limit = tokenizer.max_positions or tokenizer.model_max_length
+    if limit is None or any(batch.truncates for batch in plan.batches):
+        return
+    rows = [*prepared.base, *prepared.headed, *prepared.bare, *prepared.train]
+    longest = max((row.measured.n for row in rows), default=0)
+    if longest <= limit:
+        return
+    known = tokenizer.max_positions is not None
+    where = "the model has" if known else "tokenizer_config.json allows"
+    outcome.request_findings.add(
+        finding(
+            "REQ112", prepared.request, context, f"The longest row of this request has {longest:,} tokens, and {where} {limit:,}: nothing truncates it.",
+            "Keep the sentence that states the fact and drop the text around it.",
+            # Beyond a table of absolute positions the run stops; rotary ones, and a limit of the tokenizer's alone, leave a doubt.
+            severity="error" if known and tokenizer.left_pads_shift else "warning", evidence={"tokens": longest, "limit": limit},
         )
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from padcheck.planning import BadFactToken, Options, Plan, settle
 from padcheck.remedies import find_remedies
 from padcheck.reports import FIRST_IDS, PreflightReport, SideOutcome
 from padcheck.rulebook import find
-from padcheck.sources.reading import SourceError
+from padcheck.sources.reading import SourceError, rereadable
 from padcheck.viewing import row_view
 
 SAMPLE = 64
@@ -58,10 +58,11 @@ def preflight(
         plan = settle(hparams, tokenizer if tokenizer is not None else model, Options(**options))
         report.inspected = 1
         _describe(report, plan)
-        outcome = run_pass(plan, requests, plan.templates, rows_out=rows_out, on_progress=on_progress)
-        finish(report, plan, outcome, requests, max_rows)
-        if (fix or diff) and isinstance(requests, (str, Path)):
-            correct(plan, requests, outcome, report, write=not diff)
+        with rereadable():
+            outcome = run_pass(plan, requests, plan.templates, rows_out=rows_out, on_progress=on_progress)
+            finish(report, plan, outcome, requests, max_rows)
+            if (fix or diff) and isinstance(requests, (str, Path)):
+                correct(plan, requests, outcome, report, write=not diff)
     except BadFactToken as error:
         rule = find("HPR103")
         report.inspected = 1

@@ -197,7 +197,8 @@ def test_every_row_equals_the_reenactment(tokenizer: str, framework: str, folder
         total.other += found.other
     assert total.rows > 300
     assert total.drifting > 50
-    assert total.unknown <= 0.02 * total.rows
+    if tokenizer in HONEST:
+        assert total.unknown <= 0.02 * total.rows
     assert not total.missed, total.missed[0]
     assert not total.accused, total.accused[0]
     assert not total.other, total.other[0]

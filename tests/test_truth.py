@@ -14,7 +14,7 @@ from padcheck.sources.token_readers import FastReader
 from tests.running import HONEST, LYING
 from tests.texts import Spelled, bytes_before, form, load, spell, texts_and_subjects, visible
 
-QUICK = settings(max_examples=1500, deadline=None)
+QUICK = settings(max_examples=60, deadline=None)
 
 
 class Truth:

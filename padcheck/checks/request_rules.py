@@ -102,6 +102,11 @@ def hygiene(prepared: Prepared, context: RequestContext) -> Iterator[Finding]:
                 "TGT105", request, context, f"The target {target!r} begins with a space and {method.name} puts another before it: two spaces are trained.",
                 f"Use {target.lstrip()!r}.",
             )  # fmt: skip
+        elif "  " in target.strip():
+            yield finding(
+                "TGT105", request, context, f"The target {target!r} holds two spaces in a row: they are tokens that running text does not have.",
+                f"Use {' '.join(target.split())!r}.",
+            )  # fmt: skip
         elif filled.target != target and target[:1] and is_cjk(target[0]):
             yield finding(
                 "TGT104", request, context, f"{method.name} puts a space before {target!r}; Chinese and Japanese text has none there, so the token that is trained never occurs.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -62,6 +63,13 @@ def _family(plan: Plan) -> Iterator[Finding]:
     if family.unsupported:
         yield _finding("HPR101", f"{editor.title} takes {name!r} for {family.contains}: {family.unsupported}.", "Name a model that it loads.", place)
         return
+    stated = _stated_class(plan)
+    if family.tokenizer_class and stated and _plain(stated) != _plain(family.tokenizer_class):
+        yield _finding(
+            "HPR102", f"{editor.title} sees {family.contains!r} in model_name {name!r} and loads the tokenizer as {family.tokenizer_class}, but the folder's own class is {stated}.",
+            "Does model_name name the model that this tokenizer belongs to? Rename it, or load the model yourself and pass (model, tok).", place,
+        )  # fmt: skip
+        return
     last = name.lower().rstrip("/").rsplit("/", 1)[-1]
     others = [other.contains for other in editor.families if other.contains in last and other.contains not in family.contains]
     if family.contains not in last and others:
@@ -69,6 +77,20 @@ def _family(plan: Plan) -> Iterator[Finding]:
             "HPR102", f"{editor.title} takes this model for {family.contains!r}, which stands in a folder's name; the model's own name says {others[0]!r}.",
             f"Rename the folder: {editor.title} looks for the first of its family names anywhere in the path.", place,
         )  # fmt: skip
+
+
+def _stated_class(plan: Plan) -> str | None:
+    """The class that the tokenizer's own folder names."""
+    folder = plan.tokenizer.path if plan.tokenizer.path.is_dir() else plan.tokenizer.path.parent
+    try:
+        value = json.loads((folder / "tokenizer_config.json").read_text("utf-8")).get("tokenizer_class")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return value if isinstance(value, str) else None
+
+
+def _plain(class_name: str) -> str:
+    return class_name.removesuffix("Fast")
 
 
 def _flags(plan: Plan) -> Iterator[Finding]:

@@ -1,8 +1,8 @@
 """AlphaEdit: MEMIT's update confined to the null space of the second moment, with the keys of earlier edits kept.
 
-P projects on the eigenvectors of C below nullspace_threshold; Δᵀ solves (P (K Kᵀ + Σ) + L2·I) Δᵀ = P K Rᵀ, where Σ is K Kᵀ of
-all edits before, with keys measured on the weights after each edit. Σ belongs to the model's content: it travels in the state.
-Source: Fang et al. 2024 (arXiv 2410.02355).
+P projects on the eigenvectors of C below nullspace_threshold; Δᵀ solves (P (K Kᵀ + Σ) + L2·I) Δᵀ = P K Rᵀ, where Σ is
+K Kᵀ of all edits before, with keys measured on the weights after each edit. Σ belongs to the model's content: it travels in
+the state. Source: Fang et al. 2024 (arXiv 2410.02355).
 """
 
 from __future__ import annotations

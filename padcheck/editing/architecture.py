@@ -67,21 +67,30 @@ class Architecture:
     """
 
     def __init__(self, model: nn.Module, hparams: EditHparams) -> None:
-        self.model = getattr(model, "_orig_mod", model)  # torch.compile wraps the model that it compiles
+        self.model: Any = getattr(model, "_orig_mod", model)  # torch.compile wraps the model that it compiles
         self.hparams = hparams
         _refuse_by_name(self.model)
         layers = _layers(self.model, hparams.layer_module_tmp)
         if hparams.layers[-1] >= len(layers):
-            raise ArchitectureError(f"'layers' names layer {hparams.layers[-1]}, but the model has layers 0 to {len(layers) - 1}")
+            raise ArchitectureError(
+                f"'layers' names layer {hparams.layers[-1]}, but the model has layers 0 to {len(layers) - 1}"
+            )
         head = self.model.get_output_embeddings()
         if head is None:
-            raise ArchitectureError(f"{type(self.model).__name__} has no head that makes logits: load it as a causal language model")
+            raise ArchitectureError(
+                f"{type(self.model).__name__} has no head that makes logits: load it as a causal language model"
+            )
         self.decoder = Decoder(self.model, layers, head)
-        _refuse_meta(self.model, hparams)
+        _refuse_meta(self.model)
+        for template in hparams.rewrite_module_tmps:
+            for layer in hparams.layers:
+                _transposed(_submodule(self.model, template.format(layer), "rewrite_module_tmp"), template.format(layer))
         token = _ordinary_token(self.model)
         self.decoder.learn_layouts(token)
         _check_alignment(self.decoder, token)
-        self.sites = tuple(tuple(self._site(name, layer, token) for name in hparams.rewrite_module_tmps) for layer in hparams.layers)
+        self.sites = tuple(
+            tuple(self._site(name, layer, token) for name in hparams.rewrite_module_tmps) for layer in hparams.layers
+        )
 
     def module(self, name: str, key: str) -> nn.Module:
         """The module `name`, which the hparams give under `key`. Raises ArchitectureError with what is there instead."""
@@ -95,7 +104,10 @@ class Architecture:
         assert isinstance(weight, Tensor)
         sharing = [other for other, parameter in self.model.named_parameters(remove_duplicate=False) if parameter is weight]
         if len(sharing) > 1:
-            raise ArchitectureError(f"{name}.weight is shared with {', '.join(o for o in sharing if o != f'{name}.weight')}: an edit would change both")
+            raise ArchitectureError(
+                f"{name}.weight is shared with {', '.join(o for o in sharing if o != f'{name}.weight')}: an edit "
+                "would change both"
+            )
         return Site(name, module, layer, transposed, _factor(self.decoder, module, layer, token))
 
 
@@ -106,7 +118,9 @@ def _submodule(model: nn.Module, name: str, key: str) -> nn.Module:
         step = getattr(found, part, None) if not part.isdigit() else dict(found.named_children()).get(part)
         if not isinstance(step, nn.Module):
             there = ", ".join(child for child, _ in found.named_children()) or "nothing"
-            raise ArchitectureError(f"'{key}' names {name}, but {'.'.join(done) or type(model).__name__} has no {part!r}; it has {there}")
+            raise ArchitectureError(
+                f"'{key}' names {name}, but {'.'.join(done) or type(model).__name__} has no {part!r}; it has {there}"
+            )
         found = step
         done.append(part)
     return found
@@ -127,16 +141,24 @@ def _transposed(module: nn.Module, name: str) -> bool:
     home = type(module).__module__.split(".")[0]
     weight = getattr(module, "weight", None)
     if home not in {"torch", "transformers"} and not ({"Linear", "Conv1D"} & kinds and home in {"__main__", "tests"}):
-        raise ArchitectureError(f"{name} is a {home} {type(module).__name__}: quantised or wrapped weights cannot take an update; load it in full precision")
+        raise ArchitectureError(
+            f"{name} is a {home} {type(module).__name__}: quantised or wrapped weights cannot take an "
+            "update; load it in full precision"
+        )
     if not isinstance(weight, Tensor) or weight.ndim != 2:
-        raise ArchitectureError(f"{name} is a {type(module).__name__} without a weight matrix of its own (fused or packed): it cannot be rewritten")
+        raise ArchitectureError(
+            f"{name} is a {type(module).__name__} without a weight matrix of its own (fused or packed): it "
+            "cannot be rewritten"
+        )
     if not weight.is_floating_point() or weight.element_size() < 2:
         raise ArchitectureError(f"{name}.weight is {weight.dtype}: quantised weights cannot take an update")
     if "Conv1D" in kinds:
         return True
     if "Linear" in kinds:
         return False
-    raise ArchitectureError(f"{name} is a {type(module).__name__}: only Linear and Conv1D say which way round their weight stands")
+    raise ArchitectureError(
+        f"{name} is a {type(module).__name__}: only Linear and Conv1D say which way round their weight stands"
+    )
 
 
 def _refuse_by_name(model: nn.Module) -> None:
@@ -144,7 +166,9 @@ def _refuse_by_name(model: nn.Module) -> None:
     if config is None or not hasattr(model, "get_output_embeddings"):
         raise ArchitectureError(f"{type(model).__name__} is no causal language model of transformers")
     if getattr(config, "is_encoder_decoder", False):
-        raise ArchitectureError(f"{type(model).__name__} is an encoder-decoder: the columns before the lookup see those after it")
+        raise ArchitectureError(
+            f"{type(model).__name__} is an encoder-decoder: the columns before the lookup see those after it"
+        )
     if getattr(model, "is_quantized", False) or getattr(config, "quantization_config", None) is not None:
         raise ArchitectureError("the model is quantised: load it in full precision to edit it")
     text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
@@ -155,17 +179,22 @@ def _refuse_by_name(model: nn.Module) -> None:
         recurrent = sorted(name for name in classes if any(word in name.lower() for word in _RECURRENT_CLASSES))
     if recurrent:
         raise ArchitectureError(
-            f"{type(model).__name__} has recurrent or linear-attention layers ({', '.join(recurrent)}): pads and cached prefixes would enter their state"
+            f"{type(model).__name__} has recurrent or linear-attention layers ({', '.join(recurrent)}): pads "
+            "and cached prefixes would enter their state"
         )
     if getattr(text, "attention_chunk_size", None) or "chunked_attention" in kinds:
-        raise ArchitectureError(f"{type(model).__name__} attends in chunks counted from the row's first column, which pads would shift")
+        raise ArchitectureError(
+            f"{type(model).__name__} attends in chunks counted from the row's first column, which pads would shift"
+        )
 
 
-def _refuse_meta(model: nn.Module, hparams: EditHparams) -> None:
+def _refuse_meta(model: nn.Module) -> None:
     offloaded = next((name for name, parameter in model.named_parameters() if parameter.device.type == "meta"), None)
     if offloaded is None:
         return
-    raise ArchitectureError(f"{offloaded} is offloaded (it has no data on any device): load the model so that it fits, or split it over devices")
+    raise ArchitectureError(
+        f"{offloaded} is offloaded (it has no data on any device): load the model so that it fits, or split it over devices"
+    )
 
 
 def _ordinary_token(model: nn.Module) -> int:
@@ -184,7 +213,8 @@ def _tolerance(dtype: torch.dtype) -> float:
 
 
 def _check_alignment(decoder: Decoder, token: int) -> None:
-    """One row with pads on both sides and a cached prefix must give what it gives alone: the ground under every batch here."""
+    """One row with pads on both sides and a cached prefix must give what it gives alone: the ground under every batch
+    here."""
     embeddings: Any = decoder.model.get_input_embeddings()  # type: ignore[operator]
     size = int(embeddings.weight.shape[0])
     ids = torch.tensor([[(token + 7 * step) % size for step in range(5)]], device=decoder.device)
@@ -203,11 +233,18 @@ def _check_alignment(decoder: Decoder, token: int) -> None:
         whole = torch.cat([mask, ones[:, 3:], pad], 1)
         decoder.run(Columns(torch.cat([ids[:, 3:], ids[:, :1]], 1), whole, after), cache=cache, taps=[cut])
     expected, got = alone.take()[:, 3:5].double(), cut.take()[:, :2].double()
+    if not torch.isfinite(expected).all():
+        raise ArchitectureError(
+            f"{type(decoder.model).__name__} makes hidden states that are not finite of ordinary tokens: "
+            f"its weights hold NaN, or {decoder.dtype} is too narrow for it"
+        )
     difference = float((expected - got).norm() / expected.norm().clamp_min(1e-30))
     if not difference <= _tolerance(decoder.dtype):
         raise ArchitectureError(
-            f"{type(decoder.model).__name__} gives other hidden states for a padded row with a cached prefix than for the row alone "
-            f"(relative difference {difference:.1e}): it is not causal, or its positions or states cannot be given from outside"
+            f"{type(decoder.model).__name__} gives other hidden states for a padded row with a cached prefix "
+            "than for the row alone "
+            f"(relative difference {difference:.1e}): it is not causal, or its positions or states cannot be "
+            "given from outside"
         )
 
 
@@ -250,10 +287,12 @@ def _factor(decoder: Decoder, module: nn.Module, layer: int, token: int) -> floa
 
 
 def additive(sites: Sequence[Site], method: str) -> None:
-    """Refuse methods that spread a residual over layers where a rewritten module's output does not simply join the stream."""
+    """Refuse methods that spread a residual over layers where a rewritten module's output does not simply join the
+    stream."""
     for site in sites:
         if site.factor is None:
             raise ArchitectureError(
-                f"{site.name}: its output does not reach the residual stream as it is (a norm stands after it, as in Gemma-2 and OLMo-2, "
+                f"{site.name}: its output does not reach the residual stream as it is (a norm stands after it, "
+                "as in Gemma-2 and OLMo-2, "
                 f"or it is not added there), and {method} computes as if it did"
             )

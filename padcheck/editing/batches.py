@@ -1,8 +1,8 @@
 """Lookup-aligned batches: every row is cut at its lookup token, padded on the left before it and on the right after it.
 
 So every lookup stands in the same column, whatever the rows' lengths; and what stands before that column never changes while
-a value is sought, by causality, so its keys and values are computed once. Pads are tokens of the row itself: they are masked,
-and a pad token's embedding (zero in many Llamas) is never read.
+a value is sought, by causality, so its keys and values are computed once. Pads are tokens of the row itself: they are
+masked, and a pad token's embedding (zero in many Llamas) is never read.
 """
 
 from __future__ import annotations

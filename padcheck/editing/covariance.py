@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,17 +26,18 @@ def second_moment(covariance: Mapping[str, Any] | None, site: Site, why: str) ->
     if found is None:
         there = f"; given are {', '.join(sorted(given))}" if given else ", and no covariance is given"
         raise CovarianceError(f"{why} needs the second moment of {site.name}{there}")
-    moment = torch.as_tensor(found).detach().to(device=site.weight.device, dtype=torch.float64)
+    moment = torch.as_tensor(found).detach().to(site.weight.device)
     width = site.d_in
     if moment.shape != (width, width):
         raise CovarianceError(
-            f"the second moment of {site.name} is {list(moment.shape)}, but its keys have {width} entries: is it of another model?"
+            f"the second moment of {site.name} is {list(moment.shape)}, but its keys have {width} entries: "
+            "is it of another model?"
         )
-    if not torch.isfinite(moment).all():
+    scale = float(moment.abs().max())  # NaN if anything is
+    if not math.isfinite(scale):
         raise CovarianceError(f"the second moment of {site.name} is not finite")
-    scale = moment.abs().max()
-    if (moment - moment.T).abs().max() > 1e-3 * scale:
+    if float((moment - moment.T).abs().max()) > 1e-3 * scale:
         raise CovarianceError(f"the second moment of {site.name} is not symmetric, so it is none")
-    if moment.diagonal().min() < 0 or scale == 0:
+    if float(moment.diagonal().min()) < 0 or scale == 0:
         raise CovarianceError(f"the second moment of {site.name} has a negative or all-zero diagonal, so it is none")
-    return (moment + moment.T) / 2
+    return moment.double()

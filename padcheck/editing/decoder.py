@@ -83,7 +83,9 @@ class Cache:
         for number, layer in enumerate(self.store.layers):
             pick = wanted.to(layer.keys.device)
             whole = layer.keys.shape[0] > 0
-            chosen.store.update(layer.keys[pick] if whole else layer.keys, layer.values[pick] if whole else layer.values, number)
+            chosen.store.update(
+                layer.keys[pick] if whole else layer.keys, layer.values[pick] if whole else layer.values, number
+            )
         chosen.freeze(0)
         return chosen
 
@@ -210,13 +212,17 @@ def _entry_device(embeddings: nn.Module) -> torch.device:
     return weight.device
 
 
-def _give(hidden: Tensor, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _give(
+    hidden: Tensor, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if args:
         return (hidden, *args[1:]), kwargs
     return args, {**kwargs, "hidden_states": hidden}
 
 
-def _blank(pads: Tensor, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _blank(
+    pads: Tensor, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A pad at the row's start sees nothing, and some attentions make NaN of that, which 0 · NaN would spread."""
     states = args[0] if args else kwargs["hidden_states"]
     return _give(states.masked_fill(pads.to(states.device)[..., None], 0), _, args, kwargs)

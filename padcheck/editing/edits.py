@@ -48,8 +48,8 @@ def edit(
 
     model              a causal language model of transformers, on any devices, in float64, float32, bfloat16 or float16
     tokenizer          its tokenizer, of any padding side; it is never padded with
-    requests           records with prompt, subject and target_new in any of the frameworks' shapes; ROME and R-ROME edit them
-                       one after another, the others all together
+    requests           records with prompt, subject and target_new in any of the frameworks' shapes; ROME and R-ROME
+                       edit them one after another, the others all together
     hparams            EasyEdit's or kmeng01's, see `load_hparams`
     context_templates  strings with one `{}`, the bare one first, or groups of them; None: sampled from the model
     covariance         module name of a weight → E[k kᵀ] of its inputs
@@ -101,13 +101,18 @@ def _sampled(architecture: Architecture, tokenizer: Any, reader: TokenReader, hp
 def _check_lengths(architecture: Architecture, facts: Sequence[Any]) -> None:
     config: Any = architecture.model.config
     limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    size = int(architecture.model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    size = int(architecture.model.get_input_embeddings().weight.shape[0])
     for fact in facts:
         for row in (*fact.answered, fact.kl):
             if limit and len(row.ids) > limit:
-                raise RequestError(f"request {fact.request.index}: a row has {len(row.ids)} tokens, but the model stops at {limit}")
+                raise RequestError(
+                    f"request {fact.request.index}: a row has {len(row.ids)} tokens, but the model stops at {limit}"
+                )
             if max((*row.ids, *fact.target)) >= size:
-                raise RequestError(f"request {fact.request.index}: the tokenizer gives ids that the model does not have: is it another model's?")
+                raise RequestError(
+                    f"request {fact.request.index}: the tokenizer gives ids that the model does not have: is it "
+                    "another model's?"
+                )
 
 
 def _notes(architecture: Architecture, hparams: EditHparams, compat: str | None) -> list[str]:

@@ -72,7 +72,16 @@ def load_hparams(source: Mapping[str, Any] | str | os.PathLike[str] | object) ->
         if values[name] is not None:
             taken[name] = _converted(name, values[name])
     taken["rewrite_module_tmps"] = _modules(values, method)
-    for name in ("layers", "fact_token", "layer_module_tmp", "v_num_grad_steps", "v_lr", "v_weight_decay", "clamp_norm_factor", "kl_factor"):
+    for name in (
+        "layers",
+        "fact_token",
+        "layer_module_tmp",
+        "v_num_grad_steps",
+        "v_lr",
+        "v_weight_decay",
+        "clamp_norm_factor",
+        "kl_factor",
+    ):
         if name not in taken:
             raise HparamsError(f"{method} needs '{name}', and the hparams do not have it")
     for name in _NEEDED.get(method, ()):
@@ -145,7 +154,9 @@ def _modules(values: Mapping[str, Any], method: MethodName) -> tuple[str, ...]:
     if not names:
         one = values.get("rewrite_module_tmp")
         if not isinstance(one, str):
-            raise HparamsError(f"{method} needs 'rewrite_module_tmp', the name of the module to rewrite with {{}} for the layer")
+            raise HparamsError(
+                f"{method} needs 'rewrite_module_tmp', the name of the module to rewrite with {{}} for the layer"
+            )
         names = (one,)
     return tuple(str(name).removesuffix(".weight") for name in names)
 
@@ -193,9 +204,9 @@ def _check(hparams: EditHparams) -> None:
             refuse(name, "it must not be negative")
     if not hparams.mom2_update_weight > 0:
         refuse("mom2_update_weight", "it must be positive")
-    if hparams.method == "R-ROME" and not hparams.original_implementation:
-        if hparams.enable_prompt_keys == hparams.enable_random_prefix_keys:
-            refuse("enable_prompt_keys", "exactly one of enable_prompt_keys and enable_random_prefix_keys must be true")
+    both_or_none = hparams.enable_prompt_keys == hparams.enable_random_prefix_keys
+    if hparams.method == "R-ROME" and not hparams.original_implementation and both_or_none:
+        refuse("enable_prompt_keys", "exactly one of enable_prompt_keys and enable_random_prefix_keys must be true")
     for template in (*hparams.rewrite_module_tmps, hparams.layer_module_tmp):
         if template.count("{}") != 1:
             raise HparamsError(f"the module name {template!r} needs exactly one {{}}, where the layer's number goes")

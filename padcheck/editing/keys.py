@@ -20,8 +20,8 @@ CPU_COLUMNS = 2048
 class Walk:
     """All template rows of some facts, walked up the layers while the weights below them are being rewritten.
 
-    Each write ends what was computed above it: only the input of the layer walked to is kept, for all columns, and everything
-    from that layer on is computed anew, with whatever weights the model has by then.
+    Each write ends what was computed above it: only the input of the layer walked to is kept, for all columns, and
+    everything from that layer on is computed anew, with whatever weights the model has by then.
     """
 
     def __init__(self, decoder: Decoder, facts: Sequence[Fact]) -> None:
@@ -53,7 +53,9 @@ class Walk:
         decoder = self.decoder
         for number, portion in enumerate(self._portions):
             tap, entry = Tap(module, "output" if outputs else "input"), Tap(decoder.layers[layer], "input")
-            decoder.run(self._columns[number], start=self._at, hidden=self._hidden[number], stop=layer + 1, taps=[tap, entry])
+            decoder.run(
+                self._columns[number], start=self._at, hidden=self._hidden[number], stop=layer + 1, taps=[tap, entry]
+            )
             self._hidden[number] = entry.take()
             for index, key in zip(portion, tap.take()[:, -1].to(decoder.wide), strict=True):
                 found[index] = key
@@ -82,6 +84,6 @@ class Walk:
 
 def averaged(keys: Tensor, groups: Groups) -> Tensor:
     """Keys [facts · templates, d] averaged inside each group of templates, then over the groups: [facts, d]."""
-    count = sum(len(group) for group in groups)
-    split = keys.reshape(-1, count, keys.shape[-1]).split([len(group) for group in groups], dim=1)
+    sizes = [len(group) for group in groups]
+    split = torch.split(keys.reshape(-1, sum(sizes), keys.shape[-1]), sizes, dim=1)
     return torch.stack([part.mean(1) for part in split]).mean(0)

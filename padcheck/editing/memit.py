@@ -5,6 +5,7 @@ Source: Meng et al. 2022 (arXiv 2210.07229), equation 14.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from padcheck.editing.architecture import Site
@@ -20,5 +21,5 @@ def rewrite(session: Session) -> None:
 
 def update(session: Session, site: Site, keys: Tensor, residual: Tensor) -> Tensor:
     """The least-squares update that keeps what the second moment stands for."""
-    system = session.hparams.mom2_update_weight * session.moment(site) + keys @ keys.T
+    system = torch.addmm(session.moment(site), keys, keys.T, beta=session.hparams.mom2_update_weight)
     return residual @ solve_positive(system, keys, f"w·C + K·Kᵀ of {site.name}").T

@@ -5,11 +5,12 @@ For each fact a vector δ is added at the lookup column of every row, and Adam l
   + kl_factor · KL(now ‖ before) at the KL row's lookup (ROME, equation 4: the edited model's distribution comes first)
   + weight_decay · ‖δ‖ / ‖initial value‖²
 until that is under 0.05 or the steps are used up (no step after the last evaluation); after each step δ is drawn back into
-the ball of clamp · ‖initial value‖. Source: ROME, compute_v; MEMIT, compute_z; PMET, compute_zs (two δ, an easing NLL factor).
+the ball of clamp · ‖initial value‖. Source: ROME, compute_v; MEMIT, compute_z; PMET, compute_zs (two δ, an easing NLL
+factor).
 
-What makes it fast: the columns before the lookup go forward once, with their keys and values kept; so do the layers up to the
-one where δ is added, where that is possible. A step forwards the columns from the lookup on through the layers above, and
-the head sees label and KL columns only. Facts go side by side, and one that is finished leaves.
+What makes it fast: the columns before the lookup go forward once, with their keys and values kept; so do the layers up
+to the one where δ is added, where that is possible. A step forwards the columns from the lookup on through the layers
+above, and the head sees label and KL columns only. Facts go side by side, and one that is finished leaves.
 """
 
 from __future__ import annotations
@@ -92,7 +93,13 @@ class Place:
 
 
 def search(
-    decoder: Decoder, facts: Sequence[Fact], place: Place, goal: Goal, *, watch: nn.Module | None = None, readout: Readout | None = None
+    decoder: Decoder,
+    facts: Sequence[Fact],
+    place: Place,
+    goal: Goal,
+    *,
+    watch: nn.Module | None = None,
+    readout: Readout | None = None,
 ) -> list[Found]:
     """The new value of every fact, in their order. Weights are not touched.
 
@@ -119,7 +126,13 @@ class _Group:
     """Facts that go side by side. Rows of one fact: its answered rows, then its KL row."""
 
     def __init__(
-        self, decoder: Decoder, facts: Sequence[Fact], place: Place, goal: Goal, watch: nn.Module | None, readout: Readout | None
+        self,
+        decoder: Decoder,
+        facts: Sequence[Fact],
+        place: Place,
+        goal: Goal,
+        watch: nn.Module | None,
+        readout: Readout | None,
     ) -> None:
         self.decoder, self.facts, self.place, self.goal, self.readout = decoder, facts, place, goal, readout
         self.alive = list(range(len(facts)))
@@ -131,13 +144,20 @@ class _Group:
         for number, fact in enumerate(facts):
             for row, first in zip(fact.answered, fact.labels, strict=True):
                 if first < row.lookup:
-                    raise ObjectiveError(f"request {fact.request.index}: a label stands before the lookup, so δ cannot reach it")
-                labels += [(len(owner), first - row.lookup + step, token, 1 / len(fact.target)) for step, token in enumerate(fact.target)]
+                    raise ObjectiveError(
+                        f"request {fact.request.index}: a label stands before the lookup, so δ cannot reach it"
+                    )
+                labels += [
+                    (len(owner), first - row.lookup + step, token, 1 / len(fact.target))
+                    for step, token in enumerate(fact.target)
+                ]
                 owner.append(number)
             kl_rows.append(len(owner))
             owner.append(number)
         self.owner = torch.tensor(owner)
-        self.label_rows, self.label_columns, self.label_ids = (torch.tensor(values) for values in list(zip(*labels, strict=True))[:3])
+        self.label_rows, self.label_columns, self.label_ids = (
+            torch.tensor(values) for values in list(zip(*labels, strict=True))[:3]
+        )
         self.label_weights = torch.tensor([weight for *_, weight in labels], dtype=decoder.wide)
         self.kl_rows = torch.tensor(kl_rows)
         with torch.no_grad():
@@ -184,12 +204,23 @@ class _Group:
                 nll, probability, certain, log_probabilities = self._evaluate(deltas)
                 before = log_probabilities.detach() if before is None else before
                 kl = goal.kl_factor * (log_probabilities.exp() * (log_probabilities - before)).sum(1)
-                decay = sum(delta.norm(dim=1).to(nll.device) / norm.to(nll.device) ** 2 for delta, norm in zip(deltas, norms, strict=True))
+                decay = sum(
+                    delta.norm(dim=1).to(nll.device) / norm.to(nll.device) ** 2
+                    for delta, norm in zip(deltas, norms, strict=True)
+                )
                 parts = nll_factor.to(nll.device) * nll, kl.to(nll.device), goal.weight_decay * decay
                 loss = parts[0] + parts[1] + parts[2]
             table = torch.stack([loss, *parts, probability.to(loss)]).detach().tolist()
             for place, number in enumerate(self.alive):
-                self.found[number].trace.append(dict(zip(("loss", "nll", "kl", "weight_decay", "probability"), (line[place] for line in table), strict=True)))
+                self.found[number].trace.append(
+                    dict(
+                        zip(
+                            ("loss", "nll", "kl", "weight_decay", "probability"),
+                            (line[place] for line in table),
+                            strict=True,
+                        )
+                    )
+                )
             self._check_finite(table[0], norms, step)
             finished = loss.detach() < GOOD_ENOUGH
             if goal.eases:
@@ -215,7 +246,10 @@ class _Group:
                 self._leave(keep)
             with torch.no_grad():
                 for place, gradient in enumerate(gradients):
-                    moments = first[place].lerp_(gradient, 1 - _BETAS[0]), second[place].mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
+                    moments = (
+                        first[place].lerp_(gradient, 1 - _BETAS[0]),
+                        second[place].mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1]),
+                    )
                     scale = moments[1].sqrt() / (1 - _BETAS[1] ** (step + 1)) ** 0.5 + _EPSILON
                     delta = deltas[place].detach() - goal.learning_rate / (1 - _BETAS[0] ** (step + 1)) * moments[0] / scale
                     length, limit = delta.norm(dim=1), goal.clamp * norms[place]
@@ -231,10 +265,18 @@ class _Group:
         if self.place.on_stream:
             hidden = _shifted(deltas[0], owner, self.stored)
         else:
-            taps = [Tap(module, "output", partial(_shifted, delta, owner)) for module, delta in zip(self.place.modules, deltas, strict=True)]
+            taps = [
+                Tap(module, "output", partial(_shifted, delta, owner))
+                for module, delta in zip(self.place.modules, deltas, strict=True)
+            ]
         out = None if self.readout is None else Tap(decoder.layers[self.readout.layer], "output")
         logits = decoder.run(
-            self.columns, cache=self.cache, start=self.start, hidden=hidden, wanted=wanted, taps=[*taps, *([out] if out else [])]
+            self.columns,
+            cache=self.cache,
+            start=self.start,
+            hidden=hidden,
+            wanted=wanted,
+            taps=[*taps, *([out] if out else [])],
         )
         log_probabilities = torch.log_softmax(logits, dim=-1, dtype=wide)
         count = len(self.label_rows)
@@ -245,13 +287,20 @@ class _Group:
         ids, owner = self.label_ids.to(device), owner.to(device)
         rows, facts = self.label_rows.to(device), len(self.alive)
         hits = labelled.gather(1, ids[:, None])[:, 0]
-        per_row = torch.zeros(len(owner), dtype=wide, device=device).index_add(0, rows, -hits * self.label_weights.to(device))
+        per_row = torch.zeros(len(owner), dtype=wide, device=device).index_add(
+            0, rows, -hits * self.label_weights.to(device)
+        )
         answered = torch.ones(len(owner), dtype=torch.bool, device=device)
         answered[self.kl_rows.to(device)] = False
         owners = owner[answered]
-        rows_each = torch.zeros(facts, dtype=wide, device=device).index_add(0, owners, torch.ones(len(owners), dtype=wide, device=device))
+        rows_each = torch.zeros(facts, dtype=wide, device=device).index_add(
+            0, owners, torch.ones(len(owners), dtype=wide, device=device)
+        )
         nll = torch.zeros(facts, dtype=wide, device=device).index_add(0, owners, per_row[answered]) / rows_each
-        probability = torch.zeros(facts, dtype=wide, device=device).index_add(0, owners, torch.exp(-per_row[answered].detach())) / rows_each
+        probability = (
+            torch.zeros(facts, dtype=wide, device=device).index_add(0, owners, torch.exp(-per_row[answered].detach()))
+            / rows_each
+        )
         certain = torch.ones(facts, dtype=torch.bool, device=device)
         if self.goal.eases:
             missed = labelled.detach().max(dim=1).values > hits.detach()
@@ -283,17 +332,24 @@ class _Group:
             request = self.facts[number].request
             if any(float(norm[place]) == 0 for norm in norms):
                 raise ObjectiveError(f"request {request.index}: the value at the lookup is zero, so the weight decay is 0/0")
-            raise ObjectiveError(f"request {request.index}: the loss is {losses[place]} at step {step}: {self.found[number].trace[-1]}")
+            raise ObjectiveError(
+                f"request {request.index}: the loss is {losses[place]} at step {step}: {self.found[number].trace[-1]}"
+            )
 
-    def _check_moves(self, gradients: Sequence[Tensor], norms: Sequence[Tensor], losses: Sequence[float], leaving: Sequence[bool]) -> None:
+    def _check_moves(
+        self, gradients: Sequence[Tensor], norms: Sequence[Tensor], losses: Sequence[float], leaving: Sequence[bool]
+    ) -> None:
         """Adam turns even rounding noise into full steps, so a gradient that is nothing but noise must stop the search."""
         noise = 100 * torch.finfo(self.decoder.wide).eps
-        reach = [(gradient.norm(dim=1) * self.goal.clamp * norm).tolist() for gradient, norm in zip(gradients, norms, strict=True)]
+        reach = [
+            (gradient.norm(dim=1) * self.goal.clamp * norm).tolist() for gradient, norm in zip(gradients, norms, strict=True)
+        ]
         for place, number in enumerate(self.alive):
             if not leaving[place] and all(one[place] <= noise * abs(losses[place]) for one in reach):
                 request = self.facts[number].request
                 raise ObjectiveError(
-                    f"request {request.index}: the loss does not depend on the value at the lookup (layer {self.place.layer}, fact_token): "
+                    f"request {request.index}: the loss does not depend on the value at the lookup (layer "
+                    f"{self.place.layer}, fact_token): "
                     "the labels stand later and no layer above carries it there"
                 )
 

@@ -17,7 +17,9 @@ def borrowed(model: nn.Module, tokenizer: Any) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    padding, truncation = (dict(value) if value else None for value in (getattr(backend, "padding", None), getattr(backend, "truncation", None)))
+    padding, truncation = (
+        dict(value) if value else None for value in (getattr(backend, "padding", None), getattr(backend, "truncation", None))
+    )
     splits = getattr(backend, "encode_special_tokens", None)
     devices = sorted({parameter.device.index or 0 for parameter in model.parameters() if parameter.device.type == "cuda"})
     kinds = {parameter.device.type for parameter in model.parameters()} - {"meta"}

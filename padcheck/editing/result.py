@@ -51,7 +51,8 @@ class EditResult:
 
     @torch.no_grad()
     def write(self, model: nn.Module) -> None:
-        """Add the updates to the model's weights, for good. Raises StateError where they do not fit, before anything is written."""
+        """Add the updates to the model's weights, for good. Raises StateError where they do not fit, before anything
+        is written."""
         parameters = self._parameters(model)
         for name, parameter in parameters.items():
             parameter.copy_(rounded(parameter, self.updates[name].to(parameter.device))[0])
@@ -62,7 +63,9 @@ class EditResult:
             if name not in there:
                 raise StateError(f"the model has no {name}: the updates are of another one")
             if there[name].shape != update.shape:
-                raise StateError(f"{name} is {list(there[name].shape)}, but its update is {list(update.shape)}: it is of another model")
+                raise StateError(
+                    f"{name} is {list(there[name].shape)}, but its update is {list(update.shape)}: it is of another model"
+                )
         return {name: there[name] for name in self.updates}
 
 
@@ -72,5 +75,7 @@ def warn_of_rounding(rounding: Mapping[str, float]) -> None:
     if lost:
         worst = max(lost, key=lambda name: lost[name])
         warnings.warn(
-            f"rounding takes {lost[worst]:.0%} of the update of {worst}: edit the model in float32 to keep it", RuntimeWarning, stacklevel=3
+            f"rounding takes {lost[worst]:.0%} of the update of {worst}: edit the model in float32 to keep it",
+            RuntimeWarning,
+            stacklevel=3,
         )

@@ -8,7 +8,7 @@ Source: Meng et al. 2022 (arXiv 2202.05262), section 3.1.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from padcheck.editing.architecture import Site
 from padcheck.editing.errors import SolveError
@@ -47,7 +47,7 @@ def direction(session: Session, site: Site, key: Tensor) -> Tensor:
     if session.hparams.mom2_adjustment:
         key = key.to(site.weight.device)
         key = solve_positive(session.moment(site), key[:, None], f"the second moment of {site.name}")[:, 0]
-    return key / key.norm()
+    return nn.functional.normalize(key, dim=0)
 
 
 def rank_one(residual: Tensor, key: Tensor, u: Tensor) -> Tensor:
@@ -55,5 +55,8 @@ def rank_one(residual: Tensor, key: Tensor, u: Tensor) -> Tensor:
     key, residual = key.to(u.device), residual.to(u.device)
     overlap = torch.dot(key, u)
     if not abs(float(overlap)) > 1e-9 * float(key.norm()):
-        raise SolveError(f"the key does not overlap with the direction that is written ({float(overlap):.1e}): the update would be boundless")
+        raise SolveError(
+            f"the key does not overlap with the direction that is written ({float(overlap):.1e}): the update "
+            "would be boundless"
+        )
     return torch.outer(residual / overlap, u)

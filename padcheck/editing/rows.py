@@ -71,20 +71,17 @@ def grouped(templates: Sequence[str] | Sequence[Sequence[str]]) -> Groups:
         except ValueError as error:
             raise TemplateError(str(error)) from None
     if not groups or groups[0][0] != "{}":
-        raise TemplateError("the first context template must be the bare '{}': the norm clamp and the weight decay are taken from it")
+        raise TemplateError(
+            "the first context template must be the bare '{}': the norm clamp and the weight decay are taken from it"
+        )
     return tuple(groups)
 
 
-def requests_of(records: Iterable[Mapping[str, Any] | Request]) -> list[Request]:
+def requests_of(records: Iterable[Mapping[str, Any] | Request] | Mapping[str, Any]) -> list[Request]:
     """Requests of records in every shape that the frameworks read. Raises RequestError naming the first that is none."""
-    found: list[Request] = []
-    raw: list[Mapping[str, Any]] = []
-    for record in [records] if isinstance(records, Mapping) else records:
-        if isinstance(record, Request):
-            found.append(record)
-        else:
-            raw.append(record)
-    for one in as_requests(raw):
+    several = [records] if isinstance(records, Mapping) else list(records)
+    found = [record for record in several if isinstance(record, Request)]
+    for one in as_requests(record for record in several if not isinstance(record, Request)):
         if isinstance(one, RequestProblem):
             name = f"request {one.index}" if one.case_id is None else f"request {one.index} (case_id {one.case_id})"
             raise RequestError(f"{name}: {one.message} {one.remedy}")
@@ -99,14 +96,17 @@ def facts_of(
 ) -> tuple[list[Fact], list[str]]:
     """The rows of each request, and notes on what was decided.
 
-    compat: "easyedit" puts a space before every target, and makes the rows by decoding the target's head and reading it again.
+    compat: "easyedit" puts a space before every target, and makes the rows by decoding the target's head and reading
+    it again.
     """
     texts = [text for group in templates for text in group]
     notes: list[str] = []
     return [_fact(request, reader, texts, fact_token, compat, notes) for request in requests], notes
 
 
-def _fact(request: Request, reader: TokenReader, texts: Sequence[str], fact_token: str, compat: str | None, notes: list[str]) -> Fact:
+def _fact(
+    request: Request, reader: TokenReader, texts: Sequence[str], fact_token: str, compat: str | None, notes: list[str]
+) -> Fact:
     name = f"request {request.index}" if request.case_id is None else f"request {request.index} (case_id {request.case_id})"
     before, after = _parts(request, name)
     prompt = before + request.subject + after
@@ -125,7 +125,10 @@ def _fact(request: Request, reader: TokenReader, texts: Sequence[str], fact_toke
     kl_before, kl_after = split_template(KL_PROMPT)
     whole.append(kl_before + request.subject + kl_after)
     places.append((len(kl_before), len(kl_before) + len(request.subject)))
-    rows = [_row(encoded, text, place, reader, fact_token, name) for encoded, text, place in zip(reader.encode_batch(whole), whole, places, strict=True)]
+    rows = [
+        _row(encoded, text, place, reader, fact_token, name)
+        for encoded, text, place in zip(reader.encode_batch(whole), whole, places, strict=True)
+    ]
     *prompts, kl = rows
     kl = Row(kl.ids[: kl.lookup + 1], kl.lookup)
     if compat == "easyedit":
@@ -151,7 +154,9 @@ def _parts(request: Request, name: str) -> tuple[str, str]:
         return pieces[0], pieces[1]
     if len(pieces) == 1:
         raise RequestError(f"{name}: the subject {request.subject!r} does not stand in the prompt {request.prompt!r}")
-    raise RequestError(f"{name}: the subject stands {len(pieces) - 1} times in the prompt; write {{}} where the one that is meant stands")
+    raise RequestError(
+        f"{name}: the subject stands {len(pieces) - 1} times in the prompt; write {{}} where the one that is meant stands"
+    )
 
 
 def _row(encoded: Encoded, text: str, place: tuple[int, int], reader: TokenReader, fact_token: str, name: str) -> Row:
@@ -166,7 +171,8 @@ def _target(prompt: str, target: str, reader: TokenReader, name: str, notes: lis
     """The target's ids as they stand after the prompt."""
     separator = "" if target[0].isspace() or prompt[-1:].isspace() or _written_without_spaces(target[0]) else " "
     alone, joined, bare = (
-        _content(encoded) for encoded in (*reader.encode_batch([prompt, prompt + separator + target]), *reader.encode_batch([separator + target], add_special_tokens=False))
+        _content(encoded) for encoded in (*reader.encode_batch([prompt, prompt + separator + target]),
+        *reader.encode_batch([separator + target], add_special_tokens=False))
     )  # fmt: skip
     ids = joined[len(alone) :]
     if joined[: len(alone)] == alone and ids:

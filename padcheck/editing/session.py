@@ -72,4 +72,9 @@ class Session:
         layer = max(last if h.v_loss_layer is None else h.v_loss_layer, h.layers[-1])
         if layer > last:
             raise ArchitectureError(f"'v_loss_layer' names layer {layer}, but the last layer is {last}")
-        return Readout(layer, self.architecture.module(h.ln_f_module, "ln_f_module"), weight, bias if isinstance(bias, torch.Tensor) else None)
+        return Readout(
+            layer,
+            self.architecture.module(h.ln_f_module, "ln_f_module"),
+            weight,
+            bias if isinstance(bias, torch.Tensor) else None,
+        )

@@ -15,7 +15,10 @@ def solve_positive(matrix: Tensor, right: Tensor, what: str) -> Tensor:
     """
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if int(failed):
-        raise SolveError(f"{what} is singular or not positive definite (at pivot {int(failed)} of {matrix.shape[0]}): were there fewer tokens than entries?")
+        raise SolveError(
+            f"{what} is singular or not positive definite (at pivot {int(failed)} of {matrix.shape[0]}): "
+            "were there fewer tokens than entries?"
+        )
     solution = torch.cholesky_solve(right, factor)
     return _trusted(matrix, solution, right, what)
 

@@ -35,7 +35,9 @@ class EditState:
 
     def successor(self) -> EditState:
         """A state of its own to work on: what was handed in stays as it is."""
-        return EditState(self.method, self.modules, self.fingerprint, self.edits, dict(self.key_cache), dict(self.projections))
+        return EditState(
+            self.method, self.modules, self.fingerprint, self.edits, dict(self.key_cache), dict(self.projections)
+        )
 
     def check(self, method: str, modules: tuple[str, ...], fingerprint: str) -> None:
         """Raises StateError unless the state fits the method, the modules and the model's content."""
@@ -45,13 +47,15 @@ class EditState:
             raise StateError(f"the state is of {', '.join(self.modules)}, but {', '.join(modules)} are to be rewritten")
         if self.fingerprint != fingerprint:
             raise StateError(
-                "the model is not the one that this state describes: its edits were not applied, were undone, or the weights changed since"
+                "the model is not the one that this state describes: its edits were not applied, were undone, "
+                "or the weights changed since"
             )
 
 
 @torch.no_grad()
 def fingerprint(model: nn.Module, whole: Iterable[str]) -> str:
-    """A digest of the model's content: the parameters named in `whole` entirely, all others by name, shape, dtype and a sample."""
+    """A digest of the model's content: the parameters named in `whole` entirely, all others by name, shape, dtype and
+    a sample."""
     entire = set(whole)
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():

@@ -21,7 +21,9 @@ MEMIT_LENGTHS = ((10, 5),)
 """(tokens, count) of the MEMIT family's templates; ROME's stand in its hparams."""
 
 
-def sampled(decoder: Decoder, reader: TokenReader, lengths: Sequence[tuple[int, int]], seed: int, special: frozenset[int]) -> Groups:
+def sampled(
+    decoder: Decoder, reader: TokenReader, lengths: Sequence[tuple[int, int]], seed: int, special: frozenset[int]
+) -> Groups:
     """The bare `{}`, then a group of `count` templates for each (tokens in all, count) of `lengths`.
 
     special  ids never to be drawn (end of text and the like)
@@ -41,7 +43,12 @@ def _template(text: str) -> str:
 
 @torch.no_grad()
 def _continued(
-    decoder: Decoder, reader: TokenReader, starts: Sequence[str], length: int, generator: torch.Generator, special: frozenset[int]
+    decoder: Decoder,
+    reader: TokenReader,
+    starts: Sequence[str],
+    length: int,
+    generator: torch.Generator,
+    special: frozenset[int],
 ) -> list[str]:
     encoded = reader.encode_batch(starts)
     content = [[token for token, mark in zip(one.ids, one.special_tokens_mask, strict=True) if not mark] for one in encoded]
@@ -59,8 +66,8 @@ def _continued(
         last = torch.full_like(every, columns.ids.shape[1] - 1)
         logits = decoder.run(columns, cache=cache, wanted=(every, last)).double().cpu()
         logits[:, forbidden[forbidden < logits.shape[1]]] = -torch.inf
-        best, ids = logits.topk(min(_LIKELIEST, logits.shape[1]), dim=1)
-        drawn = ids.gather(1, torch.multinomial(torch.softmax(best, dim=1), 1, generator=generator))
+        best, likeliest = logits.topk(min(_LIKELIEST, logits.shape[1]), dim=1)
+        drawn = likeliest.gather(1, torch.multinomial(torch.softmax(best, dim=1), 1, generator=generator))
         for tokens, token in zip(content, drawn[:, 0].tolist(), strict=True):
             tokens.append(token)
         step = drawn.to(columns.ids.device)

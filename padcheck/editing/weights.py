@@ -24,7 +24,8 @@ class Ledger:
 
     @torch.no_grad()
     def add(self, site: Site, update: Tensor) -> None:
-        """Add `update` [d_out, d_in] to a site's weight, on the model. Raises SolveError, having written nothing, if it is not finite."""
+        """Add `update` [d_out, d_in] to a site's weight, on the model. Raises SolveError, having written nothing, if
+        it is not finite."""
         if not torch.isfinite(update).all():
             raise SolveError(f"the update of {site.parameter} is not finite")
         weight, name = site.weight, site.parameter

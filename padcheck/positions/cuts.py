@@ -6,7 +6,7 @@ What is proven, and only that:
 
 - Pre-tokenizers that split at the border (byte-level with the GPT-2, Llama-3 or Qwen patterns, whitespace splitters, Metaspace
   with `split`): before a space that follows a visible character, and for the three patterns also between an ASCII letter or
-  digit and ASCII punctuation.
+  digit and ASCII punctuation, unless an added token (`<|endoftext|>`) reaches over it.
 - SentencePiece-style BPE over the whole sentence (Metaspace without `split`, or the normaliser that replaces spaces): before a
   space that follows a visible character, if no token of the vocabulary holds ▁ after another character. No merge can then
   cross the border, and merges on its two sides do not see each other.
@@ -19,12 +19,14 @@ from __future__ import annotations
 import json
 import re
 import string
+from collections.abc import Sequence
 from typing import Any
 
 from padcheck.sources.token_readers import FastReader, TokenReader
 
 _PUNCTUATION = frozenset(string.punctuation)
 _ALNUM = frozenset(string.ascii_letters + string.digits)
+_BORDER = re.compile(rf"[A-Za-z0-9][{re.escape(string.punctuation)}]")
 
 # The split patterns of Llama-3 and of Qwen2/2.5/3: facts of their published tokenizer.json files.
 _WORD_PATTERNS = frozenset(
@@ -36,11 +38,14 @@ _WORD_PATTERNS = frozenset(
 class Cuts:
     """What is proven for one tokenizer: `safe(text, position)`."""
 
-    __slots__ = ("at_punctuation", "at_space")
+    __slots__ = ("_added", "_longest", "_starts", "at_punctuation", "at_space")
 
-    def __init__(self, at_space: bool, at_punctuation: bool) -> None:
+    def __init__(self, at_space: bool, at_punctuation: bool, added: Sequence[str] = ()) -> None:
         self.at_space = at_space
         self.at_punctuation = at_punctuation
+        self._added = tuple(content for content in added if _BORDER.search(content))
+        self._starts = tuple({content[0] for content in self._added})
+        self._longest = max(map(len, self._added), default=0)
 
     def safe(self, text: str, position: int) -> bool:
         """True if `encode(text[:position])` is proven to be the tokens of `text` before `position` (and the special tokens)."""
@@ -50,8 +55,17 @@ class Cuts:
             return False
         left, right = text[position - 1], text[position]
         if right == " ":
-            return not left.isspace()
-        return self.at_punctuation and right in _PUNCTUATION and left in _ALNUM
+            return not left.isspace() and left != "▁"  # a ▁ of the text is a space to SentencePiece
+        return self.at_punctuation and right in _PUNCTUATION and left in _ALNUM and not self._in_added(text, position)
+
+    def _in_added(self, text: str, position: int) -> bool:
+        """Whether an added token (`<|endoftext|>`) reaches over `position`."""
+        before = text[max(0, position - self._longest + 1) : position]
+        if not any(start in before for start in self._starts):
+            return False
+        return any(
+            text.find(content, max(0, position - len(content) + 1), position + len(content) - 1) >= 0 for content in self._added
+        )
 
 
 NEVER = Cuts(False, False)
@@ -68,7 +82,8 @@ def cuts_of(reader: TokenReader) -> Cuts:
         model = type(backend.model).__name__
         if model == "BPE" and backend.model.dropout:
             return NEVER
-        added = [token.content for token in backend.get_added_tokens_decoder().values()]
+        tokens = list(backend.get_added_tokens_decoder().values())
+        added = [token.content for token in tokens]
     except (AttributeError, TypeError, ValueError):
         return NEVER
     if any(re.search(r"\S\s", content) or content.isspace() for content in added):
@@ -85,7 +100,8 @@ def cuts_of(reader: TokenReader) -> Cuts:
     if any(kind == "unknown" for kind in words):
         return NEVER
     if "pattern" in words and not replaces_space:
-        return Cuts(True, True)
+        # An added token that stands only between non-word characters takes _ for a part of a word.
+        return Cuts(True, not any(token.single_word for token in tokens), added)
     if "space" in words:
         return Cuts(True, False)
     whole_sentence = replaces_space and not splitters or words == ["sentence"]

@@ -286,7 +286,7 @@ def lookup_causes(
 
 def _intrinsic_cause(row: Row, intrinsic: int, alone: int, arithmetic: str) -> Cause:
     measured = row.measured
-    if row.mask < row.row and alone >= row.mask - 1:
+    if row.mask < measured.n and alone >= row.mask - 1:
         return "truncation"
     if row.row != measured.n:
         return "braces"
@@ -315,14 +315,17 @@ def _label_causes(row: Row, first: int, truth: int, pads: int, left: bool, batch
         intrinsic = first - truth - (0 if left else pads)
     if first - truth != intrinsic:
         causes.append("sign" if anchored_at_end else "pads")
-    if row.mask < row.row:
+    special = {measured.tail, measured.tail - row.prepared.target_extra} - {0}  # what special tokens alone can do to a label
+    if row.mask < measured.n:
         causes.append("truncation")
     elif intrinsic and row.target_width > row.target and first - truth == row.target - row.target_width:
         causes.append("pads")  # the pads of the shorter targets are labels too
-    elif not row.labels_sound and not (intrinsic and row.specials):
+    elif intrinsic in special:
+        causes.append("special_tokens")
+    elif not row.labels_sound:
         causes.append("retokenised")
     elif intrinsic:
-        causes.append("special_tokens" if measured.tail or row.specials else "boundary")
+        causes.append("boundary")
     # The first label is right and the last is not: pads behind the row are labelled too.
     return tuple(causes) or ("sign" if pads and not left else "boundary",)
 

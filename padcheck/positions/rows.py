@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from padcheck.positions.cuts import Cuts, cuts_of
 from padcheck.positions.editors import Batch, FactToken, Index, Method, Raises
@@ -50,6 +51,41 @@ class Row:
         self.labels_sound = True
 
 
+    def shifted(self, number: int, tokens: int, before: str, characters: int, reader: TokenReader) -> Row:
+        """The row of another template whose text before the prompt is `before` instead of `characters` characters of this row.
+
+        `tokens` is the difference in tokens. What is counted from the row's start moves with it, the rest stays.
+        """
+        measured = self.measured
+        moved = len(before) - characters
+        row = Row.__new__(Row)
+        row.prepared, row.number, row.fact_token, row.is_kl, row.absent = self.prepared, number, self.fact_token, self.is_kl, self.absent
+        row.measured = measured.shifted(before + measured.text[characters:], tokens, moved, reader)
+        row.truth = None if self.truth is None else self.truth + tokens
+        row.subject_end = self.subject_end + moved
+        row.row, row.mask, row.prompt = self.row + tokens, self.mask + tokens, self.prompt + tokens
+        row.specials, row.target = self.specials, self.target
+        row.prefix, row.prefix_subject = self.prefix + tokens, self.prefix_subject + tokens
+        row.part_prefix, row.part_subject, row.part_suffix = self.part_prefix + tokens, self.part_subject, self.part_suffix
+        row.joined, row.bare_prompt = self.joined, self.bare_prompt
+        row.prompt_width = row.target_width = row.target_pads = row.trailing = row.target_start = 0
+        row.label_first = None if self.label_first is None else self.label_first + tokens
+        row.label_slack, row.labels_sound = self.label_slack, self.labels_sound
+        return row
+
+
+class _Plan(NamedTuple):
+    """Rows with the same text before and after the subject (but for a target's head), and that text as the editor cuts it."""
+
+    rows: list[Row]
+    before: str
+    subject: str
+    after: str
+
+
+_by_number = attrgetter("number")
+
+
 @dataclass(slots=True)
 class Prepared:
     """A request with its rows. `target_ids` are the ids that the method trains; `head` is the text it appends to the prompt."""
@@ -63,6 +99,8 @@ class Prepared:
     kl: list[Row] = field(default_factory=list)
     bare: list[Row] = field(default_factory=list)
     train: list[Row] = field(default_factory=list)
+    target_extra: int = 0
+    """Special tokens among `target_ids` that are not of the target's text; negative where the method cuts ids of its text."""
     running: tuple[int, ...] | None = None
     """The target's ids as they stand in running text, None where the prompt's tokens are not a prefix of prompt + target."""
 
@@ -118,6 +156,25 @@ class RowBuilder:
         self.needs_bare = "bare" in kinds
         self.names = {name for batch in self.batches for expression in _expressions(batch, fact_token) for name in expression.names}
         self.parts = not self.names.isdisjoint({"part_prefix", "part_subject", "part_suffix"})
+        self.pivot, self.shifts = self._shared_tail()
+
+    def _shared_tail(self) -> tuple[int, dict[int, int]]:
+        """Templates whose rows need not be encoded: the pivot's number, and by how many tokens each of the others differs from it.
+
+        Where the border between "…. " and the prompt is a proven cut (`cuts`), the tokens of a row are those of the template's
+        text followed by those of " " + prompt, which are the same for all such templates: one row, the pivot's, gives them all.
+        """
+        if not self.needs_base:
+            return -1, {}
+        alike = [
+            number
+            for number, (before, after) in enumerate(self.templates)
+            if not after and len(before) > 1 and before[-1] == " " and self.cuts.safe(before + "x", len(before) - 1)
+        ]
+        if len(alike) < 2:
+            return -1, {}
+        counts = [len(encoded.ids) for encoded in self.reader.encode_batch([self.templates[number][0][:-1] for number in alike])]
+        return alike[0], {number: count - counts[0] for number, count in zip(alike[1:], counts[1:], strict=True)}
 
     # -- building --------------------------------------------------------------------------------------------------------------
 
@@ -135,13 +192,14 @@ class RowBuilder:
     def _targets(self, filled: Sequence[Filled | Stop]) -> list[Prepared | Stop]:
         texts = list({item.target: None for item in filled if isinstance(item, Filled)})
         special = self.method.target_specials not in {"none", "none-strip-bos-or-unk"}
-        encoded = {text: item.ids for text, item in zip(texts, self.reader.encode_batch(texts, add_special_tokens=special), strict=True)}
+        encoded = dict(zip(texts, self.reader.encode_batch(texts, add_special_tokens=special), strict=True))
         result: list[Prepared | Stop] = []
         for item in filled:
             if isinstance(item, Stop):
                 result.append(item)
                 continue
-            ids = list(encoded[item.target])
+            own = encoded[item.target]
+            ids = list(own.ids)
             stripped = self.method.target_specials.endswith("strip-bos-or-unk")
             if stripped and ids and ids[0] in {self.facts.bos_id, self.facts.unk_id} - {None}:
                 ids = ids[1:]
@@ -161,7 +219,8 @@ class RowBuilder:
                         result.append(stop)
                         continue
                     head = stop
-            result.append(Prepared(item, ids, len(ids), head))
+            extra = len(ids) - own.special_tokens_mask.count(0)
+            result.append(Prepared(item, ids, len(ids), head, target_extra=extra))
         return result
 
     def _eamet_ids(self, ids: list[int]) -> tuple[list[int], list[int]]:
@@ -177,60 +236,96 @@ class RowBuilder:
         return ids, ids[:-1]
 
     def _locate_rows(self, live: Sequence[Prepared]) -> None:
+        """Rows of methods that look for the subject: encode, measure, count, and shift what is only shifted."""
         wanted = _Texts()
-        plans: list[tuple[Prepared, list[Row], str, str, str]] = []
+        encoded = [number for number in range(len(self.templates)) if number not in self.shifts]
         for prepared in live:
             filled = prepared.filled
-            if self.needs_base:
-                for before, after in self.templates:
-                    wanted.add(before + filled.prompt + after)
-                    if prepared.head:
-                        wanted.add(before + filled.prompt + after + prepared.head)
-            if self.needs_bare:
-                wanted.add(filled.prompt)
-            if self.needs_kl:
-                for kl in self.method.kl_prompts:
-                    wanted.add(kl.text.replace("{}", filled.subject))
             wanted.add(filled.prompt)
             wanted.add(filled.prompt + filled.target)
+            for number in encoded if self.needs_base else ():
+                self._want(wanted, prepared, number)
+            for kl in self.method.kl_prompts if self.needs_kl else ():
+                wanted.add(kl.text.replace("{}", filled.subject))
         wanted.encode(self.reader)
+        plans: list[_Plan] = []
+        alone: list[Prepared] = []
         for prepared in live:
             filled = prepared.filled
             start, length = len(filled.before), len(filled.subject)
             if self.needs_base:
-                for number, (before, after) in enumerate(self.templates):
-                    text = before + filled.prompt + after
-                    begin = len(before) + start
-                    base = self._row(prepared, number, text, begin, begin + length, len(text), wanted)
-                    prepared.base.append(base)
-                    plans.append((prepared, [base], before + filled.raw_before, filled.subject, filled.raw_after + after))
-                    if self.needs_head:
-                        if prepared.head:
-                            headed = self._row(prepared, number, text + prepared.head, begin, begin + length, len(text), wanted)
-                            headed.prompt = base.row
-                            plans[-1][1].append(headed)
-                        else:
-                            headed = base
-                        prepared.headed.append(headed)
-            if self.needs_kl:
-                for offset, kl in enumerate(self.method.kl_prompts):
-                    before, after = kl.text.split("{}")
-                    text = before + filled.subject + after
-                    row = self._row(
-                        prepared, len(self.templates) + offset, text, len(before), len(before) + length, len(text), wanted, kl.fact_token
-                    )
-                    row.is_kl = True
-                    prepared.kl.append(row)
-                    plans.append((prepared, [row], before, filled.subject, after))
+                for number in encoded:
+                    plans.append(self._templated(prepared, number, wanted))
+                if self.shifts and prepared.base[-1 if self.pivot == encoded[-1] else encoded.index(self.pivot)].measured.oracle != "offsets":
+                    alone.append(prepared)
+            for offset, kl in enumerate(self.method.kl_prompts if self.needs_kl else ()):
+                before, after = kl.text.split("{}")
+                text = before + filled.subject + after
+                number = len(self.templates) + offset
+                row = self._row(prepared, number, text, len(before), len(before) + length, len(text), wanted, kl.fact_token)
+                row.is_kl = True
+                prepared.kl.append(row)
+                plans.append(_Plan([row], before, filled.subject, after))
             if self.needs_bare:
                 if self.needs_base and self.templates[0] == ("", ""):
                     prepared.bare.append(prepared.base[0])
                 else:
                     row = self._row(prepared, 0, filled.prompt, start, start + length, len(filled.prompt), wanted)
                     prepared.bare.append(row)
-                    plans.append((prepared, [row], filled.raw_before, filled.subject, filled.raw_after))
-            self._labels(prepared, wanted)
+                    plans.append(_Plan([row], filled.raw_before, filled.subject, filled.raw_after))
+            self._running(prepared, wanted)
+        if alone:
+            plans += self._encode_the_rest(alone)
         self._counts(plans)
+        if self.shifts:
+            for prepared in live:
+                self._shift(prepared)
+
+    def _want(self, wanted: _Texts, prepared: Prepared, number: int) -> None:
+        before, after = self.templates[number]
+        text = before + prepared.filled.prompt + after
+        wanted.add(text)
+        if prepared.head and self.needs_head:
+            wanted.add(text + prepared.head)
+
+    def _templated(self, prepared: Prepared, number: int, wanted: _Texts) -> _Plan:
+        """The row of one template, and the same with the target's head where that is not empty."""
+        filled = prepared.filled
+        before, after = self.templates[number]
+        text = before + filled.prompt + after
+        begin = len(before) + len(filled.before)
+        end = begin + len(filled.subject)
+        base = self._row(prepared, number, text, begin, end, len(text), wanted)
+        prepared.base.append(base)
+        rows = [base]
+        if self.needs_head:
+            headed = base
+            if prepared.head:
+                headed = self._row(prepared, number, text + prepared.head, begin, end, len(text), wanted)
+                headed.prompt = base.row
+                rows.append(headed)
+            prepared.headed.append(headed)
+            self._label(prepared, base, headed)
+        return _Plan(rows, before + filled.raw_before, filled.subject, filled.raw_after + after)
+
+    def _encode_the_rest(self, alone: Sequence[Prepared]) -> list[_Plan]:
+        """Rows of requests whose offsets are not trusted: what is only proven with them is encoded."""
+        wanted = _Texts()
+        for prepared in alone:
+            for number in self.shifts:
+                self._want(wanted, prepared, number)
+        wanted.encode(self.reader)
+        return [self._templated(prepared, number, wanted) for prepared in alone for number in self.shifts]
+
+    def _shift(self, prepared: Prepared) -> None:
+        """The rows of the remaining templates, from the pivot's; then all in the templates' order."""
+        for rows in (prepared.base, prepared.headed):
+            if rows and len(rows) < len(self.templates):
+                pivot = next(row for row in rows if row.number == self.pivot)
+                text = self.templates[self.pivot][0]
+                for number, tokens in self.shifts.items():
+                    rows.append(pivot.shifted(number, tokens, self.templates[number][0], len(text), self.reader))
+            rows.sort(key=_by_number)
 
     def _row(
         self,
@@ -252,31 +347,32 @@ class RowBuilder:
         row.fact_token = fact_token
         return row
 
-    def _labels(self, prepared: Prepared, wanted: _Texts) -> None:
-        """Where the target's slots truly are in each headed row, and whether the row holds the target's tokens at all."""
-        filled = prepared.filled
-        for base, headed in zip(prepared.base, prepared.headed, strict=False):
-            whole, prompt = headed.measured, base.measured
-            own = prompt.ids[: prompt.n - prompt.tail]
-            rest = whole.ids[: whole.n - whole.tail]
-            if self.method.head == "text":
-                # The labels are the row's own tokens: they begin with the first one that holds a character of the target.
-                first = _first_beyond(whole, len(prompt.text))
-                headed.label_first = None if first is None else first - 1
-                headed.label_slack = int(first is not None and first == whole.prompt_last)  # one token holds both
-                continue
-            headed.labels_sound = rest == own + prepared.target_ids[:-1]
-            headed.label_first = len(own) - 1 if rest[: len(own)] == own else whole.prompt_last
-        bare, joined = wanted[filled.prompt], wanted[filled.prompt + filled.target]
-        bare_ids, joined_ids = _without_tail(bare), _without_tail(joined)
-        if joined_ids[: len(bare_ids)] == bare_ids:
-            prepared.running = tuple(joined_ids[len(bare_ids) :])
+    def _label(self, prepared: Prepared, base: Row, headed: Row) -> None:
+        """Where the target's slots truly are in a headed row, and whether the row holds the target's tokens at all."""
+        whole, prompt = headed.measured, base.measured
+        if self.method.head == "text":
+            # The labels are the row's own tokens: they begin with the first one that holds a character of the target.
+            first = _first_beyond(whole, len(prompt.text))
+            headed.label_first = None if first is None else first - 1
+            headed.label_slack = int(first is not None and first == whole.prompt_last)  # one token holds both
+            return
+        own = prompt.ids[: prompt.n - prompt.tail]
+        rest = own if headed is base else whole.ids[: whole.n - whole.tail]
+        headed.labels_sound = rest == own + prepared.target_ids[:-1]
+        headed.label_first = len(own) - 1 if rest[: len(own)] == own else whole.prompt_last
 
-    def _counts(self, plans: Sequence[tuple[Prepared, list[Row], str, str, str]]) -> None:
+    def _running(self, prepared: Prepared, wanted: _Texts) -> None:
+        """The target's ids as they stand behind the bare prompt."""
+        filled = prepared.filled
+        bare, joined = _without_tail(wanted[filled.prompt]), _without_tail(wanted[filled.prompt + filled.target])
+        if joined[: len(bare)] == bare:
+            prepared.running = tuple(joined[len(bare) :])
+
+    def _counts(self, plans: Sequence[_Plan]) -> None:
         """The lengths of the parts that the editor encodes apart: read off the row where that is proven, encoded elsewhere."""
         wanted = _Texts()
         pending: list[tuple[Row, str, str]] = []
-        for _, rows, before, subject, after in plans:
+        for rows, before, subject, after in plans:
             first = rows[0]
             measured = first.measured
             text = before + subject
@@ -313,19 +409,18 @@ class RowBuilder:
         if "joined" in self.names:
             self._joined(plans)
 
-    def _joined(self, plans: Iterable[tuple[Prepared, list[Row], str, str, str]]) -> None:
+    def _joined(self, plans: Sequence[_Plan]) -> None:
         """FastEdit counts the target on the first template with `{}` still in the subject's place, without special tokens."""
         wanted = _Texts()
         before, after = self.templates[0]
-        texts: dict[int, tuple[str, str]] = {}
-        for prepared, *_ in plans:
-            filled = prepared.filled
+        texts: list[tuple[str, str]] = []
+        for plan in plans:
+            filled = plan.rows[0].prepared.filled
             bare = before + filled.raw_before + "{}" + filled.raw_after + after
-            texts[filled.request.index] = wanted.add(bare), wanted.add(bare + filled.target)
+            texts.append((wanted.add(bare), wanted.add(bare + filled.target)))
         wanted.encode(self.reader, add_special_tokens=False)
-        for prepared, rows, *_ in plans:
-            bare, joined = texts[prepared.filled.request.index]
-            for row in rows:
+        for plan, (bare, joined) in zip(plans, texts, strict=True):
+            for row in plan.rows:
                 row.bare_prompt, row.joined = len(wanted[bare].ids), len(wanted[joined].ids)
 
     def _last_token_ends_at(self, row: Row, end: int) -> bool:

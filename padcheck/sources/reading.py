@@ -12,12 +12,15 @@ import difflib
 import gzip
 import io
 import os
+import stat
 import sys
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -73,7 +76,14 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
     """
     name = os.fspath(path)
     with ExitStack() as stack:
-        plain = cast(_Bytes, sys.stdin.buffer) if name == STDIN else stack.enter_context(_open(name))
+        kept = _kept.get()
+        if kept is not None and _read_once(name):
+            if name not in kept:
+                kept[name] = _spooled(name)
+            plain: _Bytes = cast(_Bytes, kept[name])
+            kept[name].seek(0)
+        else:
+            plain = cast(_Bytes, sys.stdin.buffer) if name == STDIN else stack.enter_context(_open(name))
         binary = _guarded(plain, name)
         if binary.peek(2).startswith(_GZIP):
             binary = _guarded(stack.enter_context(gzip.GzipFile(fileobj=binary, mode="rb")), name)
@@ -81,6 +91,37 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
         if binary.peek(3).startswith(codecs.BOM_UTF8):
             binary.read(len(codecs.BOM_UTF8))
         yield binary
+
+
+@contextmanager
+def rereadable() -> Iterator[None]:
+    """Within it, standard input and pipes can be opened again and again: their bytes are kept in a temporary file."""
+    with ExitStack() as stack:
+        kept: dict[str, IO[bytes]] = {}
+        token = _kept.set(kept)
+        stack.callback(_kept.reset, token)
+        yield
+        for file in kept.values():
+            stack.callback(file.close)
+
+
+_kept: ContextVar[dict[str, IO[bytes]] | None] = ContextVar("_kept", default=None)
+
+
+def _read_once(name: str) -> bool:
+    try:
+        return name == STDIN or stat.S_ISFIFO(os.stat(name).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _spooled(name: str) -> IO[bytes]:
+    file = tempfile.TemporaryFile()
+    with ExitStack() as stack:
+        plain = cast(_Bytes, sys.stdin.buffer) if name == STDIN else stack.enter_context(_open(name))
+        for piece in pieces(_guarded(plain, name)):
+            file.write(piece)
+    return file
 
 
 def pieces(binary: io.BufferedReader, size: int = PIECE_BYTES) -> Iterator[bytes]:

@@ -111,7 +111,7 @@ class TokenizerFolder:
                            tokenizer_config.json, if it states one
     model_max_length       tokens; None where there is no limit
     prefix_specials, suffix_specials    ids that encode() puts before and after every text
-    model_type, position_scheme         from config.json, None where there is none
+    model_type, position_scheme, max_positions    from config.json, None where there is none
     """
 
     path: Path
@@ -140,6 +140,7 @@ class TokenizerFolder:
     position_scheme: PositionScheme | None
     notes: tuple[Note, ...]
     other_generation: OtherGeneration | None
+    max_positions: int | None = None
 
     @property
     def left_pads_shift(self) -> bool | None:
@@ -272,6 +273,7 @@ def _told(
         position_scheme=position_scheme(contents.model_config or {}),
         notes=tuple(notes),
         other_generation=other,
+        max_positions=max_positions(contents.model_config or {}),
     )
 
 
@@ -722,6 +724,12 @@ def _what_is_added(files: FolderFiles, reading: Reading, plan: _Plan) -> tuple[b
 def _schemes() -> dict[str, PositionScheme]:
     data = tomllib.loads((rules_dir() / "models" / "position_schemes.toml").read_text(encoding="utf-8"))
     return {model_type: scheme for scheme, model_types in data["schemes"].items() for model_type in model_types}
+
+
+def max_positions(model_config: Mapping[str, Any]) -> int | None:
+    """How many positions the model has, by the names that the families' config.json give it."""
+    values = (model_config.get(key) for key in ("max_position_embeddings", "n_positions", "seq_length", "n_ctx", "max_seq_len"))
+    return next((value for value in values if isinstance(value, int) and value > 0), None)
 
 
 def position_scheme(model_config: Mapping[str, Any]) -> PositionScheme | None:

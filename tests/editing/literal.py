@@ -14,7 +14,14 @@ from torch import nn
 
 
 class Literal:
-    def __init__(self, model: Any, tokenizer: Any, hparams: dict[str, Any], groups: list[list[str]], covariance: dict[str, torch.Tensor]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        hparams: dict[str, Any],
+        groups: list[list[str]],
+        covariance: dict[str, torch.Tensor],
+    ) -> None:
         self.model, self.tokenizer, self.h, self.groups, self.covariance = model, tokenizer, hparams, groups, covariance
         self.dtype = next(model.parameters()).dtype
         self.updates: dict[str, torch.Tensor] = {}
@@ -23,7 +30,9 @@ class Literal:
 
     # ---- Rows
 
-    def row(self, prefix: str, request: dict[str, str], suffix: str = "", fact_token: str | None = None) -> tuple[list[int], int]:
+    def row(
+        self, prefix: str, request: dict[str, str], suffix: str = "", fact_token: str | None = None
+    ) -> tuple[list[int], int]:
         before, after = request["prompt"].split("{}")
         text = prefix + before + request["subject"] + after
         start = len(prefix + before)
@@ -75,7 +84,10 @@ class Literal:
 
         def look(_, args, output):
             states = output[0] if isinstance(output, tuple) else output
-            kept["in"], kept["out"] = args[0].reshape(-1, args[0].shape[-1])[column], states.reshape(-1, states.shape[-1])[column]
+            kept["in"], kept["out"] = (
+                args[0].reshape(-1, args[0].shape[-1])[column],
+                states.reshape(-1, states.shape[-1])[column],
+            )
 
         handle = module.register_forward_hook(look)
         with torch.no_grad():
@@ -88,7 +100,9 @@ class Literal:
 
     # ---- The search
 
-    def search(self, request: dict[str, str], modules: list[nn.Module], *, eases: bool = False) -> tuple[list[torch.Tensor], list[torch.Tensor], list[float]]:
+    def search(
+        self, request: dict[str, str], modules: list[nn.Module], *, eases: bool = False
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[float]]:
         h, target = self.h, self.target(request)
         rows = []
         for prefix in self.prefixes():
@@ -115,7 +129,9 @@ class Literal:
                 now = torch.log_softmax(self.model(torch.tensor([kl_ids])).logits[0, kl_lookup], -1)
             before = now.detach() if before is None else before
             kl = h["kl_factor"] * (now.exp() * (now - before)).sum()
-            decay = h["v_weight_decay"] * sum(delta.norm() / value.norm() ** 2 for delta, value in zip(deltas, initial, strict=True))
+            decay = h["v_weight_decay"] * sum(
+                delta.norm() / value.norm() ** 2 for delta, value in zip(deltas, initial, strict=True)
+            )
             loss = factor * torch.stack(nlls).mean() + kl + decay
             losses.append(float(loss.detach()))
             if loss < 5e-2:

@@ -72,7 +72,9 @@ def test_at_the_ends_of_the_stack(layers: list[int]) -> None:
         compare(kind, hparams_of(kind, "ROME", layers=layers[-1:], fact_token="last"), 1, torch.float64)
 
 
-@pytest.mark.parametrize("changes", [{"enable_prompt_keys": True, "enable_random_prefix_keys": False}, {"original_implementation": True}, {}])
+@pytest.mark.parametrize(
+    "changes", [{"enable_prompt_keys": True, "enable_random_prefix_keys": False}, {"original_implementation": True}, {}]
+)
 def test_all_modes_of_r_rome(changes: dict[str, bool]) -> None:
     compare("llama", hparams_of("llama", "R-ROME", **changes), 1, torch.float64)
 

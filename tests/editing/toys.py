@@ -22,31 +22,58 @@ REQUESTS = [
 ]
 MANY = [
     {"prompt": "{} " + prompt, "subject": subject, "target_new": target}
-    for subject in ("Ann Lee", "Mount Fuji", "Danielle Darrieux", "The Eiffel Tower", "Karl Marx", "Lake Como", "Oslo", "Queen")
-    for prompt, target in (("is located in", "Rome"), ("speaks the language", "English"), ("works as a", "chemist"), ("was born near", "Berlin"))
+    for subject in (
+        "Ann Lee",
+        "Mount Fuji",
+        "Danielle Darrieux",
+        "The Eiffel Tower",
+        "Karl Marx",
+        "Lake Como",
+        "Oslo",
+        "Queen",
+    )
+    for prompt, target in (
+        ("is located in", "Rome"),
+        ("speaks the language", "English"),
+        ("works as a", "chemist"),
+        ("was born near", "Berlin"),
+    )
 ]
 """Thirty-two facts whose targets are one token in the fixture tokenizers, or are read back as they were."""
 
 GPT2_NAMES = {
-    "rewrite_module_tmp": "transformer.h.{}.mlp.c_proj", "layer_module_tmp": "transformer.h.{}", "mlp_module_tmp": "transformer.h.{}.mlp",
+    "rewrite_module_tmp": "transformer.h.{}.mlp.c_proj", "layer_module_tmp": "transformer.h.{}",
+    "mlp_module_tmp": "transformer.h.{}.mlp",
     "attn_module_tmp": "transformer.h.{}.attn", "ln_f_module": "transformer.ln_f", "lm_head_module": "transformer.wte",
 }  # fmt: skip
 LLAMA_NAMES = {
-    "rewrite_module_tmp": "model.layers.{}.mlp.down_proj", "layer_module_tmp": "model.layers.{}", "mlp_module_tmp": "model.layers.{}.mlp",
+    "rewrite_module_tmp": "model.layers.{}.mlp.down_proj", "layer_module_tmp": "model.layers.{}",
+    "mlp_module_tmp": "model.layers.{}.mlp",
     "attn_module_tmp": "model.layers.{}.self_attn", "ln_f_module": "model.norm", "lm_head_module": "lm_head",
 }  # fmt: skip
 GPTJ_NAMES = {**GPT2_NAMES, "rewrite_module_tmp": "transformer.h.{}.mlp.fc_out", "lm_head_module": "lm_head"}
 NEOX_NAMES = {
-    "rewrite_module_tmp": "gpt_neox.layers.{}.mlp.dense_4h_to_h", "layer_module_tmp": "gpt_neox.layers.{}", "mlp_module_tmp": "gpt_neox.layers.{}.mlp",
-    "attn_module_tmp": "gpt_neox.layers.{}.attention", "ln_f_module": "gpt_neox.final_layer_norm", "lm_head_module": "embed_out",
+    "rewrite_module_tmp": "gpt_neox.layers.{}.mlp.dense_4h_to_h", "layer_module_tmp": "gpt_neox.layers.{}",
+    "mlp_module_tmp": "gpt_neox.layers.{}.mlp",
+    "attn_module_tmp": "gpt_neox.layers.{}.attention", "ln_f_module": "gpt_neox.final_layer_norm",
+    "lm_head_module": "embed_out",
 }  # fmt: skip
 OPT_NAMES = {
-    "rewrite_module_tmp": "model.decoder.layers.{}.fc2", "layer_module_tmp": "model.decoder.layers.{}", "mlp_module_tmp": "model.decoder.layers.{}.fc2",
-    "attn_module_tmp": "model.decoder.layers.{}.self_attn", "ln_f_module": "model.decoder.final_layer_norm", "lm_head_module": "lm_head",
+    "rewrite_module_tmp": "model.decoder.layers.{}.fc2", "layer_module_tmp": "model.decoder.layers.{}",
+    "mlp_module_tmp": "model.decoder.layers.{}.fc2",
+    "attn_module_tmp": "model.decoder.layers.{}.self_attn", "ln_f_module": "model.decoder.final_layer_norm",
+    "lm_head_module": "lm_head",
 }  # fmt: skip
 PHI_NAMES = {**LLAMA_NAMES, "rewrite_module_tmp": "model.layers.{}.mlp.fc2", "ln_f_module": "model.final_layernorm"}
 
-_SMALL = {"vocab_size": VOCABULARY, "hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 96, "max_position_embeddings": 128}
+_SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "max_position_embeddings": 128,
+}
 _GROUPED = {**_SMALL, "num_key_value_heads": 2, "head_dim": 12, "pad_token_id": 0}
 _GPT = {"vocab_size": VOCABULARY, "n_embd": 48, "n_layer": 4, "n_head": 4, "n_positions": 128}
 _ARCHITECTURES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
@@ -73,14 +100,26 @@ def model_of(kind: str, *, dtype: torch.dtype = torch.float32, seed: int = 0, **
     from transformers import AutoConfig
 
     name, values, _ = _ARCHITECTURES[kind]
-    config = AutoConfig.for_model(name, **{"bos_token_id": 1, "eos_token_id": 2, **values, "attn_implementation": "eager" if kind in ("bloom", "gptj") else "sdpa", **changes})
+    config = AutoConfig.for_model(
+        name,
+        **{
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            **values,
+            "attn_implementation": "eager" if kind in ("bloom", "gptj") else "sdpa",
+            **changes,
+        },
+    )
+    default = torch.get_default_dtype()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        torch.set_default_dtype(torch.float32)
         model = getattr(__import__("transformers"), modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[name])(config)
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim > 1:
                     parameter.normal_(0, 0.12)
+    torch.set_default_dtype(default)
     model = model.to(dtype).eval()
     if dtype == torch.float64:
         for module in model.modules():
@@ -98,9 +137,14 @@ def _exact_norm(module: Any, states: torch.Tensor) -> torch.Tensor:
 
 def tokenizer_of(kind: str) -> Any:
     """The fixture tokenizer that goes with an architecture, with a pad token as EasyEdit sets it."""
-    shape = {"gpt2": "gpt2-shape", "gptj": "gpt2-shape", "opt": "gpt2-shape", "gpt_neox": "gpt2-shape", "phi": "gpt2-shape", "bloom": "gpt2-shape"}.get(
-        kind, "qwen-shape" if kind.startswith("qwen") else "llama2-metaspace"
-    )
+    shape = {
+        "gpt2": "gpt2-shape",
+        "gptj": "gpt2-shape",
+        "opt": "gpt2-shape",
+        "gpt_neox": "gpt2-shape",
+        "phi": "gpt2-shape",
+        "bloom": "gpt2-shape",
+    }.get(kind, "qwen-shape" if kind.startswith("qwen") else "llama2-metaspace")
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZERS / shape)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -111,7 +155,8 @@ def hparams_of(kind: str, method: str, **changes: Any) -> dict[str, Any]:
     """EasyEdit-shaped hparams with values that make small random models move."""
     several = method not in ("ROME", "R-ROME")
     values: dict[str, Any] = {
-        "alg_name": method, "model_name": f"./{kind}", "stats_dir": "./stats", "device": "cpu", "layers": [1, 2] if several else [1],
+        "alg_name": method, "model_name": f"./{kind}", "stats_dir": "./stats", "device": "cpu", "layers": [1,
+        2] if several else [1],
         "fact_token": "subject_last", "v_num_grad_steps": 8, "v_lr": 0.5, "v_loss_layer": 3, "v_weight_decay": 0.1,
         "clamp_norm_factor": 4, "kl_factor": 0.0625, "mom2_adjustment": method in ("ROME", "R-ROME"),
         "mom2_dataset": "wikipedia", "mom2_n_samples": 100, "mom2_dtype": "float32", **_ARCHITECTURES[kind][2],
@@ -126,7 +171,14 @@ def hparams_of(kind: str, method: str, **changes: Any) -> dict[str, Any]:
         values |= {"nullspace_threshold": 0.5, "L2": 1.0, "P_loc": "./P.pt"}
     if method == "PMET":
         out = {"gpt2": "transformer.h.{}.attn.c_proj"}.get(kind, "model.layers.{}.self_attn.o_proj")
-        values |= {"nll_loss_factor": 1.0, "v_lr": 0.2, "v_num_grad_steps": 5, "rewrite_module_tmps": [values["rewrite_module_tmp"]], "mlp_module_tmp": values["rewrite_module_tmp"], "attn_module_tmp": out}
+        values |= {
+            "nll_loss_factor": 1.0,
+            "v_lr": 0.2,
+            "v_num_grad_steps": 5,
+            "rewrite_module_tmps": [values["rewrite_module_tmp"]],
+            "mlp_module_tmp": values["rewrite_module_tmp"],
+            "attn_module_tmp": out,
+        }
     return {**values, **changes}
 
 

@@ -74,8 +74,7 @@ def step_mask_with_cache(file: File, scope: Scope, node: ast.Call, block: Block)
     yield Report(
         mask,
         "The mask has the columns of this step alone, while the cache holds those before: the model attends to almost"
-        " none of its"
-        " history, and the text it generates is nearly unconditioned.",
+        " none of its history, and the text it generates is nearly unconditioned.",
         "Pass the mask of everything so far, cached tokens included.",
         evidence={"mask": file.text(mask)},
         fix=_widened(file, mask, step),
@@ -117,8 +116,7 @@ def forward_without_mask(file: File, scope: Scope, node: ast.Call, block: Block)
         yield Report(
             node,
             f"{file.text(node.func)} gets the ids of a padded batch without the attention mask: pads are attended to as"
-            " text, which"
-            f" changes every row under left padding.{file.said_by(known)}",
+            f" text, which changes every row under left padding.{file.said_by(known)}",
             "Pass attention_mask too.",
             severity=severity,
             related=(("the padded batch", atom.batch.call),),
@@ -158,8 +156,8 @@ def left_batch_without_position_ids(file: File, scope: Scope, node: ast.Call, bl
                 yield Report(
                     node,
                     "A forward pass over a left-padded batch without position_ids: models with learnt absolute"
-                    " positions (GPT-2, GPT-Neo)"
-                    " count the pads. Rotary models do not mind, and generate() makes the positions itself.",
+                    " positions (GPT-2, GPT-Neo) count the pads. Rotary models do not mind, and generate() makes the"
+                    " positions itself.",
                     "Pass position_ids made from the mask (its cumulative sum minus one, at least 0) if the model has"
                     " absolute positions.",
                     related=(("the padded batch", batch.call),),
@@ -178,6 +176,8 @@ def left_batch_without_position_ids(file: File, scope: Scope, node: ast.Call, bl
 def pads_as_labels(file: File, scope: Scope, node: ast.AST, block: Block) -> Iterator[Report]:
     """Padded ids serve as labels, and nothing sets the pads to -100."""
     direct = isinstance(node, ast.Call) and is_model(path_of(node.func))
+    if not direct and "DataCollator" in file.source.text:
+        return  # the collators of transformers make labels of their own, or pad them with -100
     if isinstance(node, ast.Call):
         candidates = [keyword.value for keyword in node.keywords if keyword.arg == "labels"]
     elif isinstance(node, ast.Dict):

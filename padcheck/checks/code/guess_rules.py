@@ -32,8 +32,7 @@ def batch_axis_by_length(file: File, scope: Scope, node: ast.If, block: Block) -
     yield Report(
         node,
         f"Whether {swapped} has the batch or the sequence first is guessed from lengths: a batch of as many rows as its"
-        " rows have tokens"
-        " picks the wrong axis without a word.",
+        " rows have tokens picks the wrong axis without a word.",
         "Take the layout from the model's configuration (model_type), once, or compare with input_ids.shape and refuse"
         " what is ambiguous.",
         evidence={"tensor": swapped},
@@ -114,8 +113,7 @@ def family_by_name(file: File, scope: Scope, node: ast.If, block: Block) -> Iter
     yield Report(
         node,
         f"{names} depend{'' if len(unbound) + len(tokenizer) > 1 else 's'} on the letters of a name or path, without an"
-        f" else: {outcome},"
-        " and a folder's name can match the wrong family.",
+        f" else: {outcome}, and a folder's name can match the wrong family.",
         "Decide by model.config.model_type, and end with an else that raises and names the model.",
         severity="warning" if unbound or len(links) > 1 else "note",
         evidence={"values": [*unbound, *tokenizer]},

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from padcheck.checks.code.rule import File, Report, indices, is_ignored_label, is_minus_one, rule, slice_bounds, width_of
-from padcheck.checks.code.scopes import Block, Scope, last_name, path_of, start_of
+from padcheck.checks.code.scopes import Block, Scope, Site, last_name, path_of, start_of
 from padcheck.checks.code.sides import PaddingSide
 from padcheck.checks.code.values import POSITION, Atom, Batch, Value
 
@@ -31,8 +31,7 @@ def mask_count_as_slice_end(file: File, scope: Scope) -> Iterator[Report]:
         yield Report(
             target,
             f"{file.text(target)} counts from the start of the row by the attention mask: that is where the text ends"
-            " only if the"
-            f" pads stand on the right.{file.said_by(known)}",
+            f" only if the pads stand on the right.{file.said_by(known)}",
             _PIN.format(side="right"),
             severity=severity,
             related=(("the padded batch", batch.call),),
@@ -129,17 +128,24 @@ def _returned_position(file: File, scope: Scope, node: ast.Return, block: Block)
         return
     if _used_here(file, scope.node.name) or file.sides.is_read(scope, block) or next(index_of_mixed_sign(file, scope), None):
         return  # reported where it is used, or for the graver reason
+    earlier = next((site.node for site in scope.find(ast.Return) if _counts_from_start(file, scope, site)), node)
+    if earlier is not node:
+        return  # once per function
     yield Report(
         node.value,
         f"{scope.qualname}() returns positions counted in text that was encoded alone: in a padded batch they are right"
-        " only if the pads"
-        " stand on the right, and neither the function nor its name says so.",
+        " only if the pads stand on the right, and neither the function nor its name says so.",
         "Say in the name or the documentation which side the numbers are for, or take positions from offsets"
         " (padcheck.locate).",
         severity="warning",
         confidence="medium",
         evidence={"needs": "right", "side": None},
     )
+
+
+def _counts_from_start(file: File, scope: Scope, site: Site) -> bool:
+    assert isinstance(site.node, ast.Return)
+    return file.flow.value(site.node.value, scope, site.block).from_start
 
 
 def _used_here(file: File, name: str) -> bool:
@@ -169,8 +175,8 @@ def _used_position(file: File, scope: Scope, node: ast.Subscript, block: Block) 
         yield Report(
             value.origin,
             f"{file.text(value.origin)} counts tokens of text that was encoded alone; {file.text(node, 40)} uses the"
-            " number as a column"
-            f" of a padded batch, where it is right only if the pads stand on the right.{file.said_by(known)}",
+            " number as a column of a padded batch, where it is right only if the pads stand on the"
+            f" right.{file.said_by(known)}",
             _PIN.format(side="right"),
             severity=severity,
             related=(("used here", node), ("the padded batch", batch.call)),
@@ -214,8 +220,7 @@ def index_of_mixed_sign(file: File, scope: Scope) -> Iterator[Report]:
         yield Report(
             end,
             f"{scope.qualname}() returns a negative position here, counted from the end of the row, and one counted"
-            " from the start on line"
-            f" {start.lineno}: on a padded batch no padding side is right for both.",
+            f" from the start on line {start.lineno}: on a padded batch no padding side is right for both.",
             "Count from one end in all branches, or take positions from offsets (padcheck.locate).",
             related=(("counted from the start", start),),
         )
@@ -259,8 +264,7 @@ def _last_column(file: File, scope: Scope, node: ast.Subscript, block: Block) ->
         yield Report(
             node,
             f"{file.text(node)} takes the last column of a padded batch: that is the last token of every row only if"
-            " the pads stand on"
-            f" the left.{file.said_by(known)}",
+            f" the pads stand on the left.{file.said_by(known)}",
             'Pass padding_side="left" to the tokenizer call, or index with the attention mask.',
             severity=severity,
             related=(("the padded batch", atom.batch.call),),
@@ -289,8 +293,7 @@ def _listed_minus_one(file: File, scope: Scope, node: ast.Call) -> Iterator[Repo
             yield Report(
                 value,
                 f"{keyword.arg}={file.text(value)} looks at the last column of several rows that are padded together:"
-                " that is the last token"
-                " of every row only if the pads stand on the left, and nothing here says so.",
+                " that is the last token of every row only if the pads stand on the left, and nothing here says so.",
                 "Compute the position of each row's last token under the side that the tokenizer pads on (padcheck.locate).",
                 severity="warning",
                 evidence={"needs": "left", "side": None},
@@ -316,8 +319,7 @@ def _returned_minus_one(file: File, scope: Scope, node: ast.Assign) -> Iterator[
         yield Report(
             node,
             f"{scope.qualname}() returns -1 for this case, the last column of the padded row, while this file counts"
-            " its labels from the"
-            " start of the row: no padding side is right for both.",
+            " its labels from the start of the row: no padding side is right for both.",
             "Return the position of the prompt's last token, counted like the others.",
             severity="warning",
             evidence={"needs": "left", "side": None},
@@ -350,8 +352,7 @@ def tail_alignment(file: File, scope: Scope, node: ast.Subscript, block: Block) 
     yield Report(
         node,
         f"{file.text(node)} aligns the ends of predictions and targets: in a batch of several rows the ends are tokens"
-        " only if both"
-        f" are padded on the left.{said}",
+        f" only if both are padded on the left.{said}",
         "Give the targets the predictions' length, -100 where nothing is to be learnt, and compare column by column.",
         severity=severity,
         evidence={"needs": "left"},

@@ -34,8 +34,7 @@ def side_not_restored(file: File, scope: Scope) -> Iterator[Report]:
         yield Report(
             store.statement,
             f"{scope.qualname}() leaves the caller's tokenizer padding on the {store.side}: whoever uses {lender} next,"
-            " an edit"
-            " for instance, gets that side.",
+            " an edit for instance, gets that side.",
             "Remember the side, and restore it in a finally; or pass padding_side to the one call that needs it.",
             evidence={"tokenizer": tokenizer, "side": store.side},
             fix=Fix("Restore the side at the end, also after an exception.", edits, "unsafe") if edits else None,
@@ -158,8 +157,7 @@ def _unprotected(file: File, scope: Scope, switch: Store, restore: Store) -> Rep
     return Report(
         switch.statement,
         f"The side is switched to {switch.side} here and restored on line {restore.statement.lineno}, but not in a"
-        " finally: an exception"
-        f" in between leaves the tokenizer padding on the {switch.side}.",
+        f" finally: an exception in between leaves the tokenizer padding on the {switch.side}.",
         "Put what lies between into try, and the restoring line into finally.",
         related=(("restored here", restore.statement),),
         evidence={"tokenizer": switch.tokenizer, "side": switch.side},
@@ -186,7 +184,6 @@ def algorithm_list_sets_side(file: File, scope: Scope, node: ast.If, block: Bloc
                 test,
                 f"The padding side depends on a list of methods written out here ({listed}): a method that is added"
                 " elsewhere"
-                ""
                 f" {'gets this side undecided' if negated else 'keeps the side that the tokenizer came with'}.",
                 "Let each method declare the side it needs, and read it from there; or keep one list for the whole project.",
                 evidence={"methods": list(names), "negated": negated},

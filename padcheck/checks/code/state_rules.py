@@ -30,8 +30,7 @@ def cache_without_key(file: File, scope: Scope, node: ast.If, block: Block) -> I
     yield Report(
         node.test,
         f"{name} is filled once per process from {' and '.join(used)}, and not keyed by them: with another model or"
-        " tokenizer the first"
-        " one's content is used again.",
+        " tokenizer the first one's content is used again.",
         f"Key it, e.g. a dictionary by (model's name or path, tokenizer's name, lengths), or clear {name} when the"
         " model changes.",
         related=(("declared here", declared),) if isinstance(declared, ast.stmt) else (),
@@ -79,8 +78,8 @@ def global_of_some_branches(file: File, scope: Scope, node: ast.If, block: Block
         yield Report(
             node,
             f"The global {name} gets its first value only in {'these branches' if len(links) > 1 else 'this branch'},"
-            " and there is no else: for"
-            " any other model the next line that reads it raises NameError, or finds the value of the model before.",
+            " and there is no else: for any other model the next line that reads it raises NameError, or finds the"
+            " value of the model before.",
             f"Give {name} its value in all cases, or end with an else that raises and names the model.",
             related=(("declared global here", statement),),
             evidence={"global": name},
@@ -124,8 +123,7 @@ def cache_keyed_by_name(file: File, scope: Scope, node: ast.If, block: Block) ->
     yield Report(
         node.test,
         f"{cache} is keyed by the model's name, which an edited model keeps, and by no size or precision of the sample:"
-        " statistics of other"
-        " weights or another sample can be used again.",
+        " statistics of other weights or another sample can be used again.",
         "Put what the statistics depend on into the key, and clear the cache when weights change.",
         severity="note",
         confidence="medium",

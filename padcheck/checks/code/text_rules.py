@@ -35,8 +35,7 @@ def replaces_every_occurrence(file: File, scope: Scope, node: ast.Call, block: B
     yield Report(
         node,
         f"{file.text(node)} replaces every occurrence, also inside longer words: the template may get several {{}}, and"
-        " the subject is"
-        " looked up at one of them.",
+        " the subject is looked up at one of them.",
         "Check that prompt.count(subject) is 1 before, or ask for templates that carry {} already.",
         fix=Fix("Replace the first occurrence only.", (file.source.edit(end, end, ", 1"),), "unsafe"),
     )
@@ -72,8 +71,8 @@ def decoded_target_retokenised(file: File, scope: Scope, node: ast.Call | ast.Bi
             yield Report(
                 atom.node,
                 f"{file.text(atom.node)} turns target ids into text that is tokenised again behind the prompt: where"
-                " the tokens change on the"
-                " way (a dropped leading space, a merge with the prompt), the labels stand on other tokens.",
+                " the tokens change on the way (a dropped leading space, a merge with the prompt), the labels stand on"
+                " other tokens.",
                 "Concatenate ids: the prompt's ids and target_ids[:-1], padded together.",
                 related=(("joined here", node),),
             )

@@ -1,0 +1,141 @@
+"""One hparams file as the rules see it: its values, its method's class, the model, and how rules are declared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from padcheck.checks.hparams.models import Model
+from padcheck.checks.hparams.schemas import Variant
+from padcheck.diagnostics import Confidence, Finding, Fix, Place, Related, Severity, TextEdit
+from padcheck.rulebook import find
+from padcheck.sources.hparams import Hparams
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A file and what is known about it. `values` are those after the loader's conversion; the file's own stand in `hparams`."""
+
+    hparams: Hparams
+    text: str
+    framework: str | None
+    method: str | None
+    because: str
+    """How framework and method are known."""
+    sure: bool
+    """Whether the file itself says so."""
+    variant: Variant | None
+    model: Model | None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        return self.hparams.path
+
+    @property
+    def title(self) -> str:
+        """ "EasyEdit's ROME" """
+        names = {"easyedit": "EasyEdit", "unified": "unified-model-editing", "rebuilding-rome": "rebuilding-rome", "alphaedit": "AlphaEdit", "pmet": "PMET"}
+        return f"{names.get(self.framework or '', (self.framework or '').replace('kmeng01-', 'kmeng01/'))}'s {self.method}"
+
+    @property
+    def model_name(self) -> str | None:
+        value = self.values.get("model_name")
+        return value if isinstance(value, str) else None
+
+    @property
+    def spreads(self) -> bool:
+        """Whether the method spreads the edit over several layers (MEMIT and its family)."""
+        return self.variant is not None and self.variant.locates and self.variant.head is not None and self.method not in {"UnKE", "UnKE_ARE"}
+
+    @property
+    def reads_own_logits(self) -> bool:
+        """Whether the loss comes from the model's own logits (ROME), so that v_loss_layer does not matter."""
+        return self.variant is not None and self.variant.locates and self.variant.head is None and "v_loss_layer" in self.variant.properties
+
+    def reads(self, key: str) -> bool:
+        """Whether the method's class has the key and the method reads it."""
+        return self.variant is not None and key in self.variant.properties and not self.variant.properties[key].get("x-ignored")
+
+    def layers(self) -> list[int]:
+        """The edited layers that are whole numbers."""
+        value = self.values.get("layers")
+        return [each for each in value if isinstance(each, int) and not isinstance(each, bool)] if isinstance(value, list) else []
+
+    def place(self, key: str) -> Place:
+        return self.hparams.place(key)
+
+    def key_place(self, key: str, occurrence: int = -1) -> Place:
+        """Where the key itself stands (not its value); of a repeated key, the last one, or the one asked for."""
+        found = list(re.finditer(rf"^(?P<lead>[ \t]*(?:\{{[ \t]*)?[\"']?){re.escape(key)}[\"']?[ \t]*:", self.text, re.MULTILINE))
+        if not found or occurrence >= len(found):
+            return self.place(key)
+        match = found[occurrence]
+        line = self.text.count("\n", 0, match.start()) + 1
+        column = len(match["lead"]) + 1
+        return Place(self.path, line, column, line, column + len(key))
+
+    def replace_value(self, key: str, value: str, message: str, *, safe: bool = False) -> Fix | None:
+        """A fix that writes another value; None where the value's span is not known exactly."""
+        place = self.hparams.places.get(key)
+        if place is None or place.line != place.end_line:
+            return None
+        return Fix(message, (TextEdit(place, value),), "safe" if safe else "unsafe")
+
+    def written(self, key: str) -> str:
+        """A value as it stands in the file."""
+        place = self.hparams.places.get(key)
+        if place is None or place.line is None or place.line != place.end_line or place.column is None or place.end_column is None:
+            return repr(self.hparams.values.get(key))
+        return self.text.splitlines()[place.line - 1][place.column - 1 : place.end_column - 1]
+
+
+def quoted_like(case: Case, key: str, value: str) -> str:
+    """`value` in the quotes that the file uses for this key."""
+    written = case.written(key)
+    quote = written[:1] if written[:1] in "\"'" else '"' if case.path.endswith(".json") else ""
+    return f"{quote}{value}{quote}"
+
+
+def finding(
+    rule_id: str,
+    message: str,
+    place: Place,
+    remedy: str | None = None,
+    *,
+    severity: Severity | None = None,
+    confidence: Confidence = "high",
+    fix: Fix | None = None,
+    related: Sequence[Related] = (),
+    key: str = "",
+    evidence: Mapping[str, Any] | None = None,
+) -> Finding:
+    """A finding of `rule_id`; `key` tells findings of one rule in one file apart (usually the hparams key)."""
+    rule = find(rule_id)
+    return Finding(
+        rule.id, rule.name, severity or rule.severity, message, confidence, place, remedy=remedy, message_zh=rule.message_zh,
+        related=tuple(related), fix=fix, evidence={"key": f"{rule_id}:{key}" if key else rule_id, **(evidence or {})},
+    )  # fmt: skip
+
+
+Check = Callable[[Case], Iterator[Finding]]
+CHECKS: dict[Check, tuple[str, ...]] = {}
+"""Every check and the rules that it may report."""
+
+
+def rule(*ids: str) -> Callable[[Check], Check]:
+    """Declare a check with the ids of its rules: it runs where one of them is selected."""
+
+    def register(check: Check) -> Check:
+        CHECKS[check] = ids
+        return check
+
+    return register
+
+
+def folder_parts(path: str) -> list[str]:
+    """The names of the folders above a file, the nearest first."""
+    return [part for part in reversed(Path(path).resolve().parts[:-1])]

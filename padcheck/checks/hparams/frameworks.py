@@ -1,0 +1,96 @@
+"""What a framework does before any method runs, in a form that is quick to read: families, side rules, what the arithmetic needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from padcheck.caching import remembered
+
+_SAMPLE = {
+    "prefix": 3, "prefix_subject": 6, "row": 12, "prompt": 10, "part_prefix": 3, "part_subject": 3, "part_suffix": 4, "mask": 12, "width": 12,
+    "pads": 0, "target": 2, "target_width": 2, "target_pads": 0, "prompt_width": 10, "joined": 12, "bare_prompt": 10, "specials": 0,
+    "trailing": 0, "target_start": 10,
+}  # fmt: skip
+"""A row without pads: an index below 0 counts from the end of the row, any other from its start."""
+
+
+@cache
+def framework(framework_id: str) -> Mapping[str, Any]:
+    """Facts of a framework: families, side rules, and for each method and fact_token whether its index counts from start or end."""
+    return remembered(f"framework-{framework_id}", lambda: _compute(framework_id))
+
+
+def _compute(framework_id: str) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from padcheck.positions.editors import FACT_TOKENS, Raises, load_editor
+
+    editor = load_editor(framework_id)
+    methods = {}
+    for name, method in editor.methods.items():
+        needs: dict[str, dict[str, str]] = {}
+        stops: dict[str, str] = {}
+        for token in FACT_TOKENS:
+            ends: dict[str, str] = {}
+            for batch in method.batches:
+                if batch.per == "row" or batch.when is not None:
+                    continue
+                entry = batch.lookup.by_fact_token.get(token) if batch.lookup else None
+                if isinstance(entry, Raises):
+                    stops[token] = entry.message
+                elif entry is not None:
+                    ends.setdefault("left" if entry(_SAMPLE) < 0 else "right", f"its index for {batch.name} is {entry.text}")
+                if batch.labels is not None and batch.labels.on == "slots":
+                    ends.setdefault("left" if batch.labels.first(_SAMPLE) < 0 else "right", f"its label slots are {batch.labels.first.text}")
+            needs[token] = ends
+        methods[name] = {
+            "kind": method.kind, "batchable": method.batchable, "own_loader": method.own_loader, "base": method.base, "sets_side": method.sets_side,
+            "needs": needs, "stops": stops, "padded": any(batch.per != "row" for batch in method.batches),
+        }  # fmt: skip
+    return {
+        "title": editor.title, "unknown_family": editor.unknown_family, "methods": methods,
+        "families": [asdict(family) for family in editor.families], "side_rules": [asdict(rule) for rule in editor.side_rules],
+    }  # fmt: skip
+
+
+def family_of(facts: Mapping[str, Any], model_path: str) -> Mapping[str, Any] | None:
+    """The branch of the framework's substring dispatch: the first family whose word the path contains."""
+    lowered = model_path.lower()
+    return next((family for family in facts["families"] if family["contains"] in lowered), None)
+
+
+def side_without_tokenizer(framework_id: str, method: str, model_path: str) -> tuple[str | None, str]:
+    """The side that results whatever the tokenizer's folder says, and why; None where the folder decides."""
+    from types import SimpleNamespace
+
+    from padcheck.positions.editors import Editor, Method, SideRule
+    from padcheck.positions.side import resulting_side
+
+    facts = framework(framework_id)
+    family = family_of(facts, model_path)
+    fast = _class_of(family)
+    if fast is None:
+        return None, "the class of its tokenizer is not known without its folder"
+    rules = tuple(SideRule(**{key: tuple(value) if isinstance(value, list) else value for key, value in rule.items()}) for rule in facts["side_rules"])
+    editor: Any = SimpleNamespace(title=facts["title"], side_rules=rules)
+    own: Any = SimpleNamespace(sets_side=facts["methods"][method]["sets_side"], source="")
+    results = []
+    for side in ("left", "right"):
+        tokenizer: Any = SimpleNamespace(class_name=fast, backend_is_fast_class=True, padding_side=side, padding_side_because="the tokenizer's own side")
+        editor_: Editor = editor
+        method_: Method = own
+        results.append(resulting_side(editor_, method_, method, tokenizer, model_path))
+    if results[0].value != results[1].value:
+        return None, "nothing in the framework sets it"
+    return results[0].value, results[0].because
+
+
+def _class_of(family: Mapping[str, Any] | None) -> str | None:
+    """A class that the framework's rules know, for families whose tokenizers are all fast or named by the framework."""
+    if family is None or family["unsupported"]:
+        return None
+    if family["contains"] == "gpt":
+        return "GPT2Tokenizer"
+    return "PreTrainedTokenizerFast" if family["contains"] in {"llama", "mistral", "qwen2", "qwen3"} else None

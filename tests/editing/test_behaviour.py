@@ -1,0 +1,460 @@
+"""Everything is put back, refusals name their cause, and neither company nor padding side changes an edit."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from toys import MANY, REQUESTS, TEMPLATES, covariance_of, hparams_of, model_of, tokenizer_of  # noqa: E402
+
+from padcheck.editing import EditError, edit, load_hparams  # noqa: E402
+from padcheck.editing.errors import (  # noqa: E402
+    ArchitectureError,
+    CovarianceError,
+    HparamsError,
+    ObjectiveError,
+    RequestError,
+    SolveError,
+    StateError,
+    TemplateError,
+)
+
+GROUPS = [TEMPLATES[:1], TEMPLATES[1:]]
+METHODS = ["ROME", "R-ROME", "MEMIT", "EMMET", "PMET", "AlphaEdit"]
+
+
+def run(
+    kind: str,
+    method: str,
+    requests: Any = None,
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    covariance: Any = None,
+    templates: Any = GROUPS,
+    **changes: Any,
+) -> Any:
+    hparams = hparams_of(kind, method, **changes)
+    model = model_of(kind) if model is None else model
+    covariance = covariance_of(model, hparams) if covariance is None else covariance
+    requests = requests or REQUESTS[: 1 if "ROME" in method else 3]
+    return edit(
+        model, tokenizer or tokenizer_of(kind), requests, hparams, context_templates=templates, covariance=covariance
+    )
+
+
+def snapshot(model: Any) -> tuple[Any, ...]:
+    return (
+        {name: value.clone() for name, value in model.state_dict().items()},
+        [parameter.requires_grad for parameter in model.parameters()],
+        [module.training for module in model.modules()],
+        [
+            (len(module._forward_hooks), len(module._forward_pre_hooks), "forward" in module.__dict__)
+            for module in model.modules()
+        ],
+        model.config.use_cache,
+        torch.get_rng_state(),
+    )
+
+
+def same(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
+    weights = all(torch.equal(before[0][name].view(torch.uint8), after[0][name].view(torch.uint8)) for name in before[0])
+    return weights and before[1:-1] == after[1:-1] and torch.equal(before[-1], after[-1])
+
+
+# ---- Company and padding
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "mistral"])
+def test_a_fact_in_a_batch_of_32_gets_the_z_it_gets_alone(kind: str) -> None:
+    from padcheck.editing.architecture import Architecture
+    from padcheck.editing.objective import Goal, Place, search
+    from padcheck.editing.rows import facts_of, grouped, requests_of
+    from padcheck.sources.token_readers import wrap
+
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
+        model = model_of(kind, dtype=dtype)
+        with torch.no_grad():
+            decoder = Architecture(model, load_hparams(hparams_of(kind, "MEMIT"))).decoder
+            facts, _ = facts_of(
+                requests_of([*MANY[:28], *REQUESTS]), wrap(tokenizer_of(kind)).reader, grouped(TEMPLATES), "subject_last"
+            )
+            together = search(decoder, facts, Place(1), Goal(6, 0.1, 0.1, 4, 0.0625))
+            for number in (0, 9, 28, 30, 31):
+                (alone,) = search(decoder, [facts[number]], Place(1), Goal(6, 0.1, 0.1, 4, 0.0625))
+                difference = (together[number].delta[0] - alone.delta[0]).norm() / alone.delta[0].norm()
+                assert float(difference) <= tolerance
+
+
+def test_finished_facts_leave_and_the_others_do_not_notice() -> None:
+    model, tokenizer = model_of("gpt2", dtype=torch.float64), tokenizer_of("gpt2")
+    with torch.no_grad():
+        model.transformer.ln_f.weight.mul_(6)  # sharper logits, so that the targets can be reached
+    hparams = hparams_of(
+        "gpt2",
+        "MEMIT",
+        v_num_grad_steps=60,
+        v_weight_decay=1e-4,
+        kl_factor=0.0,
+        clamp_norm_factor=50,
+        layers=[3],
+        fact_token="last",
+    )
+    moments = covariance_of(model, hparams)
+    together = edit(model, tokenizer, MANY[:4], hparams, context_templates=["{}"], covariance=moments)
+    lengths = [len(trace) for trace in together.trace]
+    assert len(set(lengths)) > 1
+    assert min(trace[-1]["loss"] for trace in together.trace) < 0.05
+    for number in range(4):
+        alone = edit(model, tokenizer, MANY[number : number + 1], hparams, context_templates=["{}"], covariance=moments)
+        assert len(alone.trace[0]) == lengths[number]
+        assert alone.trace[0][-1]["loss"] == pytest.approx(together.trace[number][-1]["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ["ROME", "MEMIT"])
+def test_the_tokenizers_padding_side_is_irrelevant_and_kept(method: str) -> None:
+    updates = []
+    for side, pad in (("left", None), ("right", None), ("left", "<s>")):
+        tokenizer = tokenizer_of("llama")
+        tokenizer.padding_side = side
+        tokenizer.pad_token = pad
+        tokenizer.backend_tokenizer.enable_padding(direction="left", length=64)
+        updates.append(run("llama", method, tokenizer=tokenizer).updates)
+        assert (tokenizer.padding_side, tokenizer.pad_token) == (side, pad)
+        assert tokenizer.backend_tokenizer.padding["length"] == 64
+    for name, update in updates[0].items():
+        assert all(torch.equal(update, other[name]) for other in updates[1:])
+
+
+# ---- Everything is put back
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_the_model_comes_back_as_it_was(kind: str, method: str) -> None:
+    model = model_of(kind)
+    model.train()
+    next(model.parameters()).requires_grad_(False)
+    before = snapshot(model)
+    result = run(kind, method, model=model)
+    assert same(before, snapshot(model))
+    with result.applied(model) as edited:
+        assert any(not torch.equal(before[0][name], edited.state_dict()[name]) for name in result.updates)
+    assert same(before, snapshot(model))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_also_after_an_exception_anywhere(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from padcheck.editing.decoder import Decoder
+
+    original = Decoder.run
+    counted = 0
+
+    def counting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal counted
+        counted += 1
+        if counted == stop_at:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    stop_at = -1
+    monkeypatch.setattr(Decoder, "run", counting)
+    run("gpt2", method)
+    for stop_at in range(1, counted + 1, 7):  # noqa: B007 (`counting` reads it)
+        counted, model = 0, model_of("gpt2")
+        before = snapshot(model)
+        with pytest.raises(KeyboardInterrupt):
+            run("gpt2", method, model=model)
+        assert same(before, snapshot(model))
+
+
+def test_applied_restores_after_an_exception() -> None:
+    model = model_of("llama", dtype=torch.bfloat16)
+    result = run("llama", "ROME", model=model)
+    before = snapshot(model)
+    with pytest.raises(ZeroDivisionError), result.applied(model):
+        raise ZeroDivisionError
+    assert same(before, snapshot(model))
+
+
+def test_under_inference_mode_and_no_grad_of_the_caller() -> None:
+    expected = run("gpt2", "ROME").updates
+    with torch.no_grad():
+        for name, update in run("gpt2", "ROME").updates.items():
+            assert torch.equal(update, expected[name])
+
+
+# ---- What an edit does
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2", "granite"])
+def test_the_edited_model_says_so(kind: str) -> None:
+    model, tokenizer = model_of(kind), tokenizer_of(kind)
+    request = MANY[0]
+    hparams = hparams_of(
+        kind,
+        "ROME",
+        v_num_grad_steps=60,
+        v_lr=0.5,
+        v_weight_decay=1e-4,
+        clamp_norm_factor=60,
+        kl_factor=0.0,
+        fact_token="last",
+    )
+    result = edit(model, tokenizer, [request], hparams, context_templates=["{}"], covariance=covariance_of(model, hparams))
+    text = request["prompt"].replace("{}", request["subject"])
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    target = tokenizer(text + " " + request["target_new"])["input_ids"][ids.shape[1]]
+    with torch.no_grad():
+        before = float(torch.softmax(model(ids).logits[0, -1], -1)[target])
+        with result.applied(model):
+            after = float(torch.softmax(model(ids).logits[0, -1], -1)[target])
+    assert after > 5 * before
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method", ["ROME", "MEMIT"])
+def test_low_precision_edits_are_near_and_report_rounding(method: str, dtype: Any) -> None:
+    # Alike in every weight: the low-precision model, and one in float32 that holds its rounded weights.
+    low = model_of("llama", dtype=dtype)
+    high = copy.deepcopy(low).float()
+    moments = covariance_of(high, hparams_of("llama", method))
+    kwargs = {"covariance": moments, "v_num_grad_steps": 4}
+    ours, wanted = run("llama", method, model=low, **kwargs), run("llama", method, model=high, **kwargs)
+    for name, update in ours.updates.items():
+        assert update.dtype == torch.float32
+        assert float(torch.nn.functional.cosine_similarity(update.flatten(), wanted.updates[name].flatten(), 0)) > 0.9
+        assert ours.rounding[name] > wanted.rounding[name]
+
+
+def test_an_update_lost_in_rounding_is_said() -> None:
+    model = model_of("llama", dtype=torch.bfloat16)
+    with pytest.warns(RuntimeWarning, match="rounding takes"):
+        run("llama", "MEMIT", model=model, mom2_update_weight=1e6, v_num_grad_steps=3)
+
+
+def test_templates_are_sampled_with_a_seed_and_full_attention() -> None:
+    model, tokenizer = model_of("gpt2"), tokenizer_of("gpt2")
+    hparams = hparams_of("gpt2", "ROME", mom2_adjustment=False, v_num_grad_steps=2)
+    torch.manual_seed(3)
+    first = edit(model, tokenizer, REQUESTS[:1], hparams, seed=1)
+    torch.manual_seed(4)
+    again, other = (edit(model, tokenizer, REQUESTS[:1], hparams, seed=seed) for seed in (1, 2))
+    assert first.templates == again.templates != other.templates
+    flat = [text for group in first.templates for text in group]
+    assert len(flat) == 21
+    assert flat[0] == "{}"
+    assert all(text.endswith(". {}") and text.count("{}") == 1 for text in flat[1:])
+
+
+def test_edits_in_a_row_carry_a_state() -> None:
+    model, tokenizer = model_of("llama"), tokenizer_of("llama")
+    hparams = hparams_of("llama", "AlphaEdit")
+    moments = covariance_of(model, hparams)
+    first = edit(model, tokenizer, MANY[:2], hparams, context_templates=GROUPS, covariance=moments)
+    with pytest.raises(StateError, match="not the one"):
+        edit(model, tokenizer, MANY[2:4], hparams, context_templates=GROUPS, covariance=moments, state=first.state)
+    first.write(model)
+    kept = {name: value.clone() for name, value in first.state.key_cache.items()}
+    second = edit(model, tokenizer, MANY[2:4], hparams, context_templates=GROUPS, covariance=moments, state=first.state)
+    assert second.state.edits == 4
+    assert all(torch.equal(first.state.key_cache[name], value) for name, value in kept.items())
+    fresh = edit(model, tokenizer, MANY[2:4], hparams, context_templates=GROUPS, covariance=moments)
+    assert any(not torch.allclose(fresh.updates[name], update) for name, update in second.updates.items())
+    with pytest.raises(StateError, match="is of AlphaEdit"):
+        edit(
+            model,
+            tokenizer,
+            MANY[:1],
+            hparams_of("llama", "MEMIT"),
+            context_templates=GROUPS,
+            covariance=moments,
+            state=second.state,
+        )
+
+
+# ---- Honest failure
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "method", "changes"),
+    [
+        (ArchitectureError, "has no 'mlq'", "ROME", {"rewrite_module_tmp": "model.layers.{}.mlq.down_proj"}),
+        (ArchitectureError, "layers 0 to 3", "ROME", {"layers": [7]}),
+        (
+            ArchitectureError,
+            "only Linear and Conv1D|weight matrix",
+            "ROME",
+            {"rewrite_module_tmp": "model.layers.{}.input_layernorm"},
+        ),
+        (HparamsError, "did you mean MEMIT", "MEMIT", {"alg_name": "MEMITT"}),
+        (HparamsError, "ascending", "MEMIT", {"layers": [2, 1]}),
+        (HparamsError, "fact_token", "MEMIT", {"fact_token": "subject_lats"}),
+        (HparamsError, "never even evaluated", "MEMIT", {"v_num_grad_steps": 0}),
+        (HparamsError, "exactly one of", "R-ROME", {"enable_prompt_keys": True}),
+        (ObjectiveError, "does not depend", "MEMIT", {"layers": [2, 3]}),
+        (CovarianceError, "below nullspace_threshold", "AlphaEdit", {"nullspace_threshold": 1e-9}),
+    ],
+)
+def test_refusals_name_their_cause(error: type[EditError], says: str, method: str, changes: dict[str, Any]) -> None:
+    model = model_of("llama")
+    before = snapshot(model)
+    moments = covariance_of(model, hparams_of("llama", method))
+    with pytest.raises(error, match=says):
+        run("llama", method, model=model, covariance=moments, **changes)
+    assert same(before, snapshot(model))
+
+
+def test_covariances_are_checked() -> None:
+    model = model_of("llama")
+    good = covariance_of(model, hparams_of("llama", "MEMIT"))
+    name = next(iter(good))
+    for bad, says in (
+        ({}, "needs the second moment"),
+        ({**good, name: good[name][:50, :50]}, "of another model"),
+        ({**good, name: good[name] * float("nan")}, "not finite"),
+        ({**good, name: good[name] + torch.randn(96, 96)}, "not symmetric"),
+    ):
+        with pytest.raises(CovarianceError, match=says):
+            edit(
+                model,
+                tokenizer_of("llama"),
+                REQUESTS[:1],
+                hparams_of("llama", "MEMIT"),
+                context_templates=GROUPS,
+                covariance=bad,
+            )
+    flat = torch.zeros(96, 96)
+    flat[0, 0] = 1
+    with pytest.raises(SolveError, match="singular"):
+        run("llama", "ROME", model=model, covariance={"model.layers.1.mlp.down_proj": flat})
+
+
+def test_nan_weights_are_named() -> None:
+    model = model_of("llama")
+    with torch.no_grad():
+        model.model.layers[3].mlp.down_proj.weight[0, 0] = float("nan")
+    with pytest.raises(ArchitectureError, match="not finite"):
+        run("llama", "ROME", model=model)
+
+
+def test_a_zero_value_is_named() -> None:
+    model = model_of("llama")
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight.zero_()
+    with pytest.raises(ObjectiveError, match="is zero"):
+        run("llama", "ROME", model=model)
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        ({"prompt": "Where is it?", "subject": "Oslo", "target_new": "x"}, "does not stand in"),
+        ({"prompt": "Oslo or Oslo is", "subject": "Oslo", "target_new": "x"}, "2 times"),
+        ({"prompt": "{} is", "subject": " ", "target_new": "x"}, "subject is empty"),
+        ({"prompt": "{} is", "subject": "Oslo", "target_new": " "}, "target is empty"),
+        ({"prompt": "{} is", "subject": "Oslo"}, "target_new"),
+    ],
+)
+def test_requests_are_checked(request_: dict[str, str], says: str) -> None:
+    with pytest.raises(RequestError, match=says):
+        run("gpt2", "ROME", [request_])
+
+
+def test_templates_are_checked() -> None:
+    for templates in (["I know. {}", "{}"], ["{}", "no place"], [["{} {}"]]):
+        with pytest.raises(TemplateError):
+            run("gpt2", "ROME", templates=templates)
+
+
+def test_a_norm_after_the_module_stops_memit_and_a_factor_scales_it() -> None:
+    with pytest.raises(ArchitectureError, match="a norm stands after it"):
+        run("gemma2", "MEMIT")
+    from padcheck.editing.architecture import Architecture
+
+    hparams = load_hparams(hparams_of("granite", "MEMIT"))
+    with torch.no_grad():
+        sites = Architecture(model_of("granite"), hparams).sites
+    assert [round(site.factor, 3) for (site,) in sites] == [0.5, 0.5]
+
+
+def test_recurrent_hybrids_are_refused() -> None:
+    config = transformers.AutoConfig.for_model(
+        "qwen3_next", vocab_size=64, hidden_size=32, num_hidden_layers=4, num_attention_heads=2,
+        num_key_value_heads=1, intermediate_size=32,
+        head_dim=16, linear_num_key_heads=2, linear_num_value_heads=2, linear_key_head_dim=8,
+        linear_value_head_dim=8, num_experts=0,
+    )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with pytest.raises(ArchitectureError, match="linear"):
+        run("llama", "ROME", model=model, covariance={})
+
+
+def test_offloaded_and_quantised_weights_are_refused() -> None:
+    model = model_of("llama")
+    model.model.layers[1].mlp.down_proj.to("meta")
+    with pytest.raises(ArchitectureError, match="offloaded"):
+        run("llama", "ROME", model=model, covariance={})
+    model = model_of("llama")
+    model.model.layers[1].mlp.down_proj = torch.ao.nn.quantized.dynamic.Linear(96, 48)
+    with pytest.raises(ArchitectureError, match=r"full precision|weight matrix"):
+        run("llama", "ROME", model=model, covariance={})
+
+
+def test_a_model_dispatched_by_accelerate() -> None:
+    accelerate = pytest.importorskip("accelerate")
+    plain = run("llama", "MEMIT").updates
+    model = accelerate.dispatch_model(
+        model_of("llama"), {"model": "cpu", "lm_head": "cpu"}, main_device="cpu", force_hooks=True
+    )
+    assert any("forward" in module.__dict__ for module in model.modules())
+    for name, update in run("llama", "MEMIT", model=model).updates.items():
+        assert torch.equal(update, plain[name])
+
+
+# ---- Hparams
+
+
+def test_hparams_of_both_frameworks(tmp_path: Path) -> None:
+    path = tmp_path / "llama.yaml"
+    path.write_text(
+        'alg_name: "ROME"\nmodel_name: ./m\ndevice: 0\nlayers: [5]\nfact_token: '
+        "subject_last\nv_num_grad_steps: 25\nv_lr: 5e-1\nv_loss_layer: 31\n"
+        "v_weight_decay: 1e-3\nclamp_norm_factor: 4\nkl_factor: 0.0625\nmom2_adjustment: "
+        "false\ncontext_template_length_params: [[5, 10], [10, 10]]\n"
+        "rewrite_module_tmp: model.layers.{}.mlp.down_proj\nlayer_module_tmp: model.layers.{}\nnovel_key: 3\n"
+    )
+    loaded = load_hparams(path)
+    assert (loaded.method, loaded.v_lr, loaded.v_weight_decay, loaded.layers, loaded.ignored) == (
+        "ROME",
+        0.5,
+        1e-3,
+        (5,),
+        ("novel_key",),
+    )
+    assert load_hparams(loaded) is loaded
+    plain = hparams_of("gpt2", "MEMIT")
+    del plain["alg_name"]  # kmeng01's files have none
+    assert load_hparams(plain).method == "MEMIT"
+
+
+def test_targets_are_those_of_running_text() -> None:
+    from padcheck.editing.rows import facts_of, grouped, requests_of
+    from padcheck.sources.token_readers import wrap
+
+    for kind in ("gpt2", "llama", "qwen2"):
+        reader = wrap(tokenizer_of(kind)).reader
+        facts, _ = facts_of(requests_of(REQUESTS), reader, grouped(["{}"]), "subject_last")
+        for fact, request in zip(facts, REQUESTS, strict=True):
+            text = request["prompt"].replace("{}", request["subject"]) + " " + request["target_new"]
+            assert list(fact.prompts[0].ids + fact.target) == list(reader.encode_batch([text])[0].ids)
+    reader = wrap(tokenizer_of("qwen2")).reader
+    chinese = [{"prompt": "{}的首都是", "subject": "中国", "target_new": "北京"}]
+    (fact,), _ = facts_of(requests_of(chinese), reader, grouped(["{}"]), "subject_last")
+    assert reader.decode(fact.target) == "北京"
