@@ -276,7 +276,11 @@ def _rows_file(path: str | None) -> Iterator[tuple[Callable[[dict[str, Any]], No
         return
     with handle:
         write, dump = handle.write, json.JSONEncoder(ensure_ascii=False).encode
-        yield lambda record: write(dump(record) + "\n") and None, None
+
+        def take(record: dict[str, Any]) -> None:
+            write(dump(record) + "\n")
+
+        yield take, None
 
 
 @contextmanager

@@ -149,7 +149,7 @@ def _config_edit(folder: Path, side: Side) -> tuple[Path, str, str]:
     """(path, text before, text after) of tokenizer_config.json with `padding_side` set, everything else as it was."""
     path = (folder if folder.is_dir() else folder.parent) / "tokenizer_config.json"
     try:
-        before = path.read_text("utf-8")
+        before = path.read_bytes().decode("utf-8")  # line ends as they are
         data = json.loads(before)
     except FileNotFoundError:
         return path, "", json.dumps({"padding_side": side}, indent=2) + "\n"
@@ -165,18 +165,21 @@ def _config_edit(folder: Path, side: Side) -> tuple[Path, str, str]:
 
 
 def _replace_value(text: str, side: Side) -> str:
-    """Replace the value of the top-level key, and nothing else."""
+    """Replace the value of the top-level key (the last one, which counts), and nothing else."""
     decoder = json.JSONDecoder()
     position = text.index("{") + 1
+    span = (0, 0)
     while True:
         while text[position] in " \t\r\n,":
             position += 1
+        if text[position] == "}":
+            return f'{text[: span[0]]}"{side}"{text[span[1] :]}'
         key, position = decoder.raw_decode(text, position)
         while text[position] in " \t\r\n:":
             position += 1
         _, end = decoder.raw_decode(text, position)
         if key == "padding_side":
-            return f'{text[:position]}"{side}"{text[end:]}'
+            span = position, end
         position = end
 
 
@@ -216,13 +219,19 @@ def atomic(path: Path) -> Iterator[IO[str]]:
     try:
         handle = tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False)
     except OSError as error:
-        raise SourceError(f"the file cannot be written: {error.strerror}", path=path.as_posix(), remedy="Check the folder's permissions.") from None
+        raise _unwritable(path, error) from None
     try:
         with handle:
             yield handle
         if path.exists():
             os.chmod(handle.name, path.stat().st_mode)
         os.replace(handle.name, path)
-    except BaseException:
+    except BaseException as error:
         Path(handle.name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unwritable(path, error) from None
         raise
+
+
+def _unwritable(path: Path, error: OSError) -> SourceError:
+    return SourceError(f"the file cannot be written: {error.strerror}", path=path.as_posix(), remedy="Check the folder's permissions.")

@@ -24,9 +24,10 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def at_least(severity: Severity, threshold: str) -> bool:
+def at_least(severity: str, threshold: str) -> bool:
     """True if `severity` reaches `threshold` ("error", "warning", "note" or "never")."""
-    return threshold != "never" and SEVERITIES.index(severity) <= SEVERITIES.index(threshold)  # type: ignore[arg-type]
+    names: tuple[str, ...] = SEVERITIES
+    return threshold != "never" and names.index(severity) <= names.index(threshold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class Finding:
             self.request.case_id if self.request else None,
             self.evidence.get("key", self.message),
         ]
-        return hashlib.sha256(json.dumps(identity, ensure_ascii=False, default=str).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(identity, default=str).encode()).hexdigest()[:16]
 
     @property
     def sort_key(self) -> tuple[int, str, int, int, str]:

@@ -189,8 +189,12 @@ def pad_texts(plan: Plan) -> tuple[str, ...]:
 
 def _stream(requests: str | Path | Iterable[Mapping[str, Any]], plan: Plan, outcome: Outcome) -> Iterator[Request]:
     needed = plan.method.kind == "locate"
-    read = read_requests if isinstance(requests, (str, Path)) else as_requests
-    for item in read(requests, subject_required=needed, zsre_target=plan.zsre_target):  # type: ignore[operator]
+    items = (
+        read_requests(requests, subject_required=needed, zsre_target=plan.zsre_target)
+        if isinstance(requests, (str, Path))
+        else as_requests(requests, subject_required=needed, zsre_target=plan.zsre_target)
+    )
+    for item in items:
         if isinstance(item, RequestProblem):
             outcome.problem_count += 1
             if len(outcome.problems) < EACH:

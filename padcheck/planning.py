@@ -17,6 +17,7 @@ from padcheck.positions.side import ResultingSide, family_of, resulting_side
 from padcheck.sources.hparams import Hparams, read_hparams
 from padcheck.sources.reading import SourceError
 from padcheck.sources.templates import PROFILES, Templates, asked_lengths, flatten, read_templates, stand_ins
+from padcheck.sources.token_readers import wrap
 from padcheck.sources.tokenizer_folder import TokenizerFolder, open_tokenizer
 
 
@@ -74,8 +75,11 @@ class BadFactToken(SourceError):
     """A fact_token that no method knows: a finding about the hparams, not a job that could not be done."""
 
 
-def settle(hparams: Hparams | str | Path | Mapping[str, Any], tokenizer: str | Path | TokenizerFolder, options: Options) -> Plan:
-    """Settle the run. Raises `SourceError` for what is missing or contradictory."""
+def settle(hparams: Hparams | str | Path | Mapping[str, Any], tokenizer: Any, options: Options) -> Plan:
+    """Settle the run. Raises `SourceError` for what is missing or contradictory.
+
+    `tokenizer`: a folder (or its tokenizer.json), a `TokenizerFolder`, or a loaded tokenizer of tokenizers or transformers.
+    """
     if isinstance(hparams, Mapping):
         hparams = Hparams("<hparams>", dict(hparams))
     elif not isinstance(hparams, Hparams):
@@ -87,17 +91,16 @@ def settle(hparams: Hparams | str | Path | Mapping[str, Any], tokenizer: str | P
     dispatched = not (options.passed_in or method.own_loader)
     family = family_of(editor, model_path) if dispatched else None
     known = not dispatched or editor.unknown_family == "fine" or not model_path or family is not None
-    folder = (
-        tokenizer
-        if isinstance(tokenizer, TokenizerFolder)
-        else open_tokenizer(
+    if isinstance(tokenizer, (str, Path)):
+        folder = open_tokenizer(
             Path(tokenizer),
             generation=options.transformers,
             trust_remote_code=options.trust_remote_code,
             class_override=family.tokenizer_class if family else None,
             use_fast=family.use_fast if family else None,
         )
-    )
+    else:
+        folder = tokenizer if isinstance(tokenizer, TokenizerFolder) else loaded_tokenizer(tokenizer)
     side = resulting_side(
         editor, method, method_name, folder, model_path, stated=options.padding_side, passed_in=not dispatched
     )
@@ -120,6 +123,37 @@ def settle(hparams: Hparams | str | Path | Mapping[str, Any], tokenizer: str | P
         options=options,
         flags=flags,
     )
+
+
+def loaded_tokenizer(tokenizer: Any) -> TokenizerFolder:
+    """A tokenizer that is in memory already, with the facts that a folder gives.
+
+    Raises:
+        SourceError: it is no tokenizer that padcheck can read.
+    """
+    try:
+        wrapped = wrap(tokenizer)
+    except TypeError as error:
+        raise SourceError(str(error), path="tokenizer", remedy="Pass a folder, or a loaded tokenizer.") from None
+    limit = getattr(tokenizer, "model_max_length", None)
+    names = {name: getattr(tokenizer, name, None) for name in ("bos", "eos", "unk", "pad") for name in (f"{name}_token", f"{name}_token_id")}
+    return TokenizerFolder(
+        path=Path(str(getattr(tokenizer, "name_or_path", "") or "<loaded tokenizer>")),
+        generation=5,
+        generation_because="the tokenizer is loaded already",
+        class_name=wrapped.class_name,
+        is_fast=wrapped.is_fast,
+        backend_is_fast_class=wrapped.is_fast,
+        reader=wrapped.reader,
+        how=f"the loaded {wrapped.class_name}",
+        padding_side=wrapped.padding_side or "right",
+        padding_side_because="the loaded tokenizer pads there" if wrapped.padding_side else "the tokenizer states no side: taken as right",
+        padding_side_place=None,
+        model_max_length=limit if isinstance(limit, int) and limit < 1_000_000 else None,
+        bos_token=names["bos_token"], bos_id=names["bos_token_id"], eos_token=names["eos_token"], eos_id=names["eos_token_id"],
+        unk_token=names["unk_token"], unk_id=names["unk_token_id"], pad_token=names["pad_token"], pad_id=names["pad_token_id"],
+        prefix_specials=(), suffix_specials=(), model_type=None, position_scheme=None, notes=(), other_generation=None,
+    )  # fmt: skip
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

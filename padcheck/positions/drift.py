@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from padcheck.positions.editors import Batch, Expression, Raises, RunMode, Side, Span
+from padcheck.positions.arithmetic import Expression
+from padcheck.positions.editors import Batch, Raises, RunMode, Side, Span
 from padcheck.positions.rows import Prepared, Row
 from padcheck.positions.truth import Measured
 

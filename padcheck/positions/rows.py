@@ -6,7 +6,7 @@ a border is not proven to be a cut (`cuts`), one for the parts that the editor e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -138,7 +138,7 @@ class RowBuilder:
         *,
         facts: TokenFacts = TokenFacts(),
         model_path: str = "",
-        head_overrides: dict[int, str] | None = None,
+        head_overrides: Mapping[int, str] | None = None,
     ) -> None:
         self.method = method
         self.batches = tuple(batches)

@@ -252,12 +252,17 @@ def remedy(finding: Finding) -> str | None:
     return finding.remedy or (finding.fix.message if finding.fix else None)
 
 
+_TOLD_BY_DRIFT = {"key", "cause", "arithmetic", "positions", "kinds", "requests", "padding_side", "worst"}
+"""What the message of a finding about drifting rows says already."""
+
+
 def evidence(finding: Finding) -> list[tuple[str, str]]:
     """The evidence as pairs of words: scalars as they are, lists by their first elements; nested data stays in the JSON."""
+    told = _TOLD_BY_DRIFT if "worst" in finding.evidence else {"key"}
     return [
         (name.replace("_", " "), shown)
         for name, value in finding.evidence.items()
-        if name != "key" and (shown := _shown(value))
+        if name not in told and (shown := _shown(value))
     ]
 
 

@@ -104,7 +104,7 @@ def _template(case: Case, key: str, template: str) -> Iterator[Finding]:
     model, variant = case.model, case.variant
     assert variant is not None
     reads = case.reads(key)
-    weight = key.startswith("rewrite_module_tmp")
+    weight = key.startswith("rewrite_module_tmp") and variant.locates  # the others look for part of a parameter's name
     if template.endswith(".weight") and variant.locates and reads:
         place = case.place(key)
         yield finding(

@@ -141,8 +141,8 @@ def _first(config: Mapping[str, Any], names: Sequence[str]) -> Any:
 # --- Names ------------------------------------------------------------------------------------------------------------------
 
 _FAMILIES = (
-    "chatglm", "glm", "gpt-neox", "gpt-neo", "gpt-j", "gptj", "gpt2", "gpt-2", "gpt", "tinyllama", "llama", "vicuna", "alpaca", "qwen", "mistral",
-    "mixtral", "baichuan", "internlm", "gemma", "phi", "t5", "opt", "bloom", "falcon", "deepseek", "blip2", "minigpt4", "llavaov", "llava",
+    "blip2", "minigpt4", "llavaov", "llava", "chatglm", "glm", "gpt-neox", "gpt-neo", "gpt-j", "gptj", "gpt2", "gpt-2", "gpt", "tinyllama", "llama", "vicuna", "alpaca", "qwen", "mistral",
+    "mixtral", "baichuan", "internlm", "gemma", "phi", "t5", "opt", "bloom", "falcon", "deepseek",
 )  # fmt: skip
 _SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)b(?![a-z])")
 _WORD_SIZE = re.compile(r"-(xl|large|medium|small|base)(?![a-z])")

@@ -11,7 +11,7 @@ from padcheck.diagnostics import Finding
 _PRIVATE = re.compile(r"^(?:/(?:home|Users|mnt|data\d*|newdisk\d*|root|share\d*|disk\d*|nas|ssd\d*|hdd\d*|nfs)/|[A-Za-z]:[\\/])")
 _PLACEHOLDER = re.compile(r"(?:^|/)(?:your|path[/_-]to|xxx+)(?:[/_-]|$)|<[^<>]+>|\$\{[^}]*\}|^\s*(?:todo|fixme)\b| or \./", re.IGNORECASE)
 _PATHS = ("model_name", "tokenizer_name", "stats_dir", "P_loc", "archive", "results_dir", "model_name_or_path", "small_name", "cls_name", "check_dir")
-_WEIGHTS = {"MEMIT": 15_000.0, "MEMIT-FE": 15_000.0, "PMET": 6_000.0, "EMMET": 15_000.0, "CORE": 15_000.0}
+_WEIGHTS = {"MEMIT": 15_000.0, "MEMIT-FE": 15_000.0, "PMET": 6_000.0, "CORE": 15_000.0}
 """The published mom2_update_weight of each method, for which a factor of 100 is far away."""
 
 

@@ -13,6 +13,9 @@ from padcheck.diagnostics import Finding
 _DISPATCH = {"AlphaEdit": ("llama", "qwen", "gpt-j-6b", "gpt2-xl"), "SPHERE": ("llama", "gpt-j-6b", "gpt2-xl")}
 """EasyEdit: words of model_name for which the projection P is made (AlphaEdit_main.py:64-71, SPHERE_main.py:65-68)."""
 
+_KEY_CACHE = ("llama", "qwen", "gpt2-xl")
+"""EasyEdit: words for which both methods make their key cache (AlphaEdit_main.py:83-89, SPHERE_main.py:80-86); no file replaces it."""
+
 
 @rule("HPR110", "HPR111")
 def method_and_folder(case: Case) -> Iterator[Finding]:
@@ -71,11 +74,17 @@ def family(case: Case) -> Iterator[Finding]:
                     "HPR102", f"EasyEdit takes this model for {branch['contains']!r}, which stands in a folder's name; the model's own name says {others[0]!r}.", place,
                     "Rename the folder: EasyEdit looks for the first of its family names anywhere in the path.", key="model_name",
                 )  # fmt: skip
+    if case.framework == "easyedit" and case.method in _DISPATCH and not any(word in name.lower() for word in _KEY_CACHE):
+        yield finding(
+            "HPR136", f"{case.title} makes its key cache only for models whose name contains {', '.join(_KEY_CACHE)}; for {name!r} it stops with a NameError (cache_c).",
+            place, "Rename the folder only if the model's weights have the shape of one of these.", key="model_name",
+        )  # fmt: skip
+        return
     words_ = _DISPATCH.get(case.method) if case.framework == "easyedit" else None
     if words_ and not any(word in name.lower() for word in words_):
         yield finding(
             "HPR136", f"{case.title} makes its projection only for models whose name contains {', '.join(words_)}; for {name!r} it stops with a NameError unless the file {case.values.get('P_loc')} is already there.",
-            place, "Bring the projection along, or rename the folder.", key="model_name",
+            place, "Bring the projection along, or rename the folder.", severity="warning", key="model_name",
         )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from padcheck.diagnostics import Finding, Fix, Place, Related, Severity, TextEdi
 
 _FATAL_TYPES = frozenset({
     "layers", "v_num_grad_steps", "v_lr", "v_loss_layer", "v_weight_decay", "clamp_norm_factor", "kl_factor", "mom2_update_weight", "num_steps",
-    "lr", "n_iter", "edit_lr", "rewrite_module_tmp", "layer_module_tmp", "context_template_length_params", "nullspace_threshold", "L2",
+    "lr", "n_iter", "rewrite_module_tmp", "layer_module_tmp", "context_template_length_params", "nullspace_threshold", "L2",
 })  # fmt: skip
 """Keys whose values are computed with, so that another type ends in an exception."""
 _CERTAIN_RANGES = frozenset({"v_num_grad_steps", "layers", "act_margin", "context_template_length_params", "nullspace_threshold", "tau", "emmet_lambda"})
@@ -123,7 +123,8 @@ def values(case: Case) -> Iterator[Finding]:
             )  # fmt: skip
             continue
         for fault, where, words in faults(value, schema):
-            yield _fault(case, key, fault, where, words)
+            if fault != "type" or where or _matters(case, key, schema.get("type")):
+                yield _fault(case, key, fault, where, words)
     yield from _steps(case)
     yield from _templates(case)
     yield from _lengths(case)
@@ -148,13 +149,20 @@ def _fault(case: Case, key: str, fault: str, where: str, words: str) -> Finding:
     if fault == "pattern":
         return finding("HPR126", f"{name} {value!r} {words}.", case.place(key), "Put {} where the layer's number stands.", key=name, severity="warning" if ignored else "error")
     exponent = isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value.strip())
-    hint = f" (YAML 1.1 reads {value} without a point before the e as text)" if exponent else ""
-    nested = bool(where)
-    converted = "" if nested or case.values[key] == value else f", after the loader has made {kind_of(case.values[key])} of it"
-    fatal = key in _FATAL_TYPES and not ignored
-    return finding(
-        "HPR126", f"{name} {words}{hint}{converted}.", case.place(key), None, severity="error" if fatal else "note" if ignored else "warning", key=name,
-    )  # fmt: skip
+    hint = f" (YAML 1.1 reads {value} without a point before the e as text)" if exponent and isinstance(case.values[key], str) else ""
+    converted = "" if where or case.values[key] == value else f", after the loader has made {kind_of(case.values[key])} of {value!r}"
+    severity: Severity = "note" if ignored else "error" if key in _FATAL_TYPES else "warning"
+    return finding("HPR126", f"{name} {words}{hint}{converted}.", case.place(key), severity=severity, key=name)
+
+
+def _matters(case: Case, key: str, words_type: str | list[str] | None) -> bool:
+    """Whether a value of another type than the annotation says makes a difference. Annotations are often wrong: an int that is a rate."""
+    value = case.values[key]
+    if key in _FATAL_TYPES:
+        return not isinstance(value, bool)
+    if isinstance(value, str):
+        return "string" not in (words_type or ())
+    return isinstance(value, list | dict)
 
 
 def _steps(case: Case) -> Iterator[Finding]:
