@@ -44,7 +44,6 @@ def run_preflight(options: Mapping[str, Any]) -> int:
         )  # fmt: skip
     if unwritable is not None:
         report.errors.append(unwritable)
-        report.verdict = "incomplete" if report.verdict == "pass" else report.verdict
     apply(settings, report)
     relative_to(report, Path.cwd())
     return deliver(report, settings, options)
@@ -249,7 +248,9 @@ def _refused(error: SourceError, output_format: str, options: Mapping[str, Any])
     from padcheck.renderers import RENDERERS
 
     report = PreflightReport("preflight", {"name": "padcheck", "version": _version()}, errors=[job_error(error)])
-    click.echo(RENDERERS[output_format](report, color=_colour(), width=_width()))
+    color = _colour()
+    text = RENDERERS[output_format](report, color=color, width=_width())
+    click.echo(text, nl=not text.endswith("\n"), color=color)
     return 2
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
+
+from padcheck.diagnostics import Place
 
 from padcheck.preflighting import preflight
 from padcheck.reports import PreflightReport
@@ -24,7 +27,14 @@ def run_step(hparams: str, max_rows: int = 2) -> PreflightReport:
         max_rows=max_rows, transformers=5,
     )  # fmt: skip
     report.hparams_path, report.requests_path, report.tokenizer_path = f"demo/{hparams}", "demo/requests.json", "demo/llama3-shape"
+    report.findings = [replace(finding, place=_short(finding.place, shipped)) for finding in report.findings]
     return report
+
+
+def _short(place: Place, shipped: Path) -> Place:
+    """Without the path of the installation."""
+    inside = place.path is not None and Path(place.path).is_relative_to(shipped)
+    return replace(place, path=Path(place.path or "").relative_to(shipped).as_posix()) if inside else place
 
 
 def demonstrate(*, color: bool, width: int, html: Path | None = None) -> int:

@@ -219,7 +219,7 @@ def _chunks(requests: Iterator[Request], size: int, limit: int | None) -> Iterat
 def _running_text(prepared: Prepared, outcome: Outcome, context: RequestContext) -> None:
     """Are the ids that are trained those of the running text, and free of special tokens?"""
     running = prepared.running
-    if running is None or tuple(prepared.target_ids) == running or not prepared.headed:
+    if running is None or tuple(prepared.target_ids) == running or not prepared.headed or context.method.head == "text":
         return
     if prepared.target_extra > 0:
         outcome.request_findings.add(

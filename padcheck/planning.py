@@ -252,7 +252,7 @@ def _fact_token(hparams: Hparams, method: Method, base_values: Mapping[str, Any]
     if value not in FACT_TOKENS:
         place = hparams.place("fact_token")
         raise BadFactToken(
-            f"fact_token {value!r} is not one that the editors know", path=hparams.path, line=place.line, column=place.column,
+            f"the fact_token {value!r} is not one that the editors know", path=hparams.path, line=place.line, column=place.column,
             remedy=nearest(str(value), FACT_TOKENS),
         )  # fmt: skip
     return cast(FactToken, value)

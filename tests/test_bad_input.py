@@ -40,8 +40,7 @@ def refused(ran: Ran, words: str, remedy: str, path: str | None = None) -> dict[
     assert error["message"].endswith((".", "?", "!"))
     assert remedy in (error["remedy"] or "")
     assert path is None or path in (error["path"] or "")
-    assert report["verdict"] in {"incomplete", "fail"}
-    assert report["verdict"] != "pass"
+    assert report["verdict"] != "pass" or "cannot be written" in words, "a plan that was checked keeps its verdict"
     return dict(error)
 
 
@@ -205,12 +204,12 @@ def test_unknown_fact_token_is_a_finding_at_its_place(tmp_path: Path, requests: 
 
 @pytest.mark.parametrize("option", ["--select", "--ignore"])
 def test_unknown_rule(option: str, hparams: Path, requests: Path) -> None:
-    error = refused(preflight(hparams, requests, GPT2, option, "PAD10l"), "PAD10l", "", option)
+    error = refused(preflight(hparams, requests, GPT2, option, "PAD1O1"), "PAD1O1", "", option)
     assert "PAD101" in error["message"] + error["remedy"]
 
 
 def test_unknown_rule_to_explain() -> None:
-    ran = run("explain", "PAD10l")
+    ran = run("explain", "PAD1O1")
     assert ran.code == 2
     assert "PAD101" in ran.err
     assert ran.out == ""
@@ -301,7 +300,7 @@ def test_outputs_that_cannot_be_written(option: str, tmp_path: Path, hparams: Pa
     ran = run("preflight", hparams, "--requests", requests, "--tokenizer", GPT2, option, place)
     assert ran.code == 2
     assert "cannot be written" in ran.out
-    assert not ran.out.startswith("PASS")
+    assert "1 part of the job could not be done" in ran.out
 
 
 @pytest.mark.parametrize("option", ["--rows-out", "--html"])

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from padcheck.positions.cuts import Cuts, cuts_of
 from padcheck.positions.editors import Batch, FactToken, Index, Method, Raises
-from padcheck.positions.filling import Filled, Stop, fill
+from padcheck.positions.filling import Filled, Stop, fill, is_cjk
 from padcheck.sources.token_readers import TokenReader
 from padcheck.positions.truth import Measured, by_decoding, first_visible, measure
 from padcheck.sources.requests import Request
@@ -242,7 +242,7 @@ class RowBuilder:
         for prepared in live:
             filled = prepared.filled
             wanted.add(filled.prompt)
-            wanted.add(filled.prompt + filled.target)
+            wanted.add(_running_text(filled))
             for number in encoded if self.needs_base else ():
                 self._want(wanted, prepared, number)
             for kl in self.method.kl_prompts if self.needs_kl else ():
@@ -364,7 +364,7 @@ class RowBuilder:
     def _running(self, prepared: Prepared, wanted: _Texts) -> None:
         """The target's ids as they stand behind the bare prompt."""
         filled = prepared.filled
-        bare, joined = _without_tail(wanted[filled.prompt]), _without_tail(wanted[filled.prompt + filled.target])
+        bare, joined = _without_tail(wanted[filled.prompt]), _without_tail(wanted[_running_text(filled)])
         if joined[: len(bare)] == bare:
             prepared.running = tuple(joined[len(bare) :])
 
@@ -556,6 +556,13 @@ def _first_beyond(measured: Measured, end: int) -> int | None:
         return None if measured.prompt_last is None else measured.prompt_last + 1
     offsets = measured.encoded.offsets
     return next((column for column in range(measured.lead, measured.n - measured.tail) if offsets[column][1] > end), None)
+
+
+def _running_text(filled: Filled) -> str:
+    """Prompt and target as they stand in text: one space between them, none where there is one or before Chinese and Japanese."""
+    prompt, target = filled.prompt, filled.target
+    spaced = target[:1].isspace() or prompt[-1:].isspace() or (target and is_cjk(target[0]))
+    return prompt + target if spaced else f"{prompt} {target}"
 
 
 def _formatted_head(head: str, filled: Filled) -> str | Stop:
