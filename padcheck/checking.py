@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from padcheck import fixing
 from padcheck.caching import FactCache, digest
 from padcheck.configuration import KINDS, Settings, SettingsPerFolder, sift, unused
 from padcheck.diagnostics import (
@@ -94,9 +93,13 @@ def check(paths: Sequence[str | Path], options: Options, *, only_show: bool = Fa
         report.errors.append(job_error(error))
         return report
     if options.model is not None and not (options.model / "config.json").is_file():
-        report.errors.append(JobError("There is no config.json in the model's folder.", Place(options.model.as_posix()), "Check --model."))
+        report.errors.append(
+            JobError("There is no config.json in the model's folder.", Place(options.model.as_posix()), "Check --model.")
+        )
         return report
-    cache = FactCache(digest(str(options.model), _stat(options.model), options.framework, options.method), enabled=options.cache)
+    cache = FactCache(
+        digest(str(options.model), _stat(options.model), options.framework, options.method), enabled=options.cache
+    )
     found = _run(tasks, options, cache)
     if options.fix or options.diff:
         tasks, found = _fix(tasks, found, options, report, settings)
@@ -129,7 +132,9 @@ def _tasks(
         text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
         own = settings.of(Path(name).absolute())
         rule = own.file_rule(Path(name).absolute())
-        tasks.append(_Task(name, name, None, _rule_out(rule), True, own.enabled(), model, options.framework, options.method, text))
+        tasks.append(
+            _Task(name, name, None, _rule_out(rule), True, own.enabled(), model, options.framework, options.method, text)
+        )
     for candidate in discover(files, settings):
         if isinstance(candidate, Missing):
             report.errors.append(_missing(candidate.path))
@@ -142,9 +147,16 @@ def _tasks(
 def _task(candidate: Candidate, own: Settings, options: Options, model: str | None) -> _Task:
     shown = relative_posix(candidate.path, Path.cwd()) if candidate.path.is_absolute() else candidate.path.as_posix()
     return _Task(
-        str(candidate.path), shown, candidate.folder_kind, _rule_out(candidate.rule), candidate.named, own.enabled(), model,
-        options.framework, options.method,
-    )  # fmt: skip
+        str(candidate.path),
+        shown,
+        candidate.folder_kind,
+        _rule_out(candidate.rule),
+        candidate.named,
+        own.enabled(),
+        model,
+        options.framework,
+        options.method,
+    )
 
 
 def _rule_out(rule: Any) -> tuple[str, str, str | None, str | None] | None:
@@ -156,7 +168,11 @@ def _missing(path: Path) -> JobError:
 
     folder = path.parent
     near = get_close_matches(path.name, [child.name for child in folder.iterdir()], 1) if folder.is_dir() else []
-    return JobError("There is no such file or folder.", Place(path.as_posix()), f"Did you mean {(folder / near[0]).as_posix()}?" if near else "Check the path.")
+    return JobError(
+        "There is no such file or folder.",
+        Place(path.as_posix()),
+        f"Did you mean {(folder / near[0]).as_posix()}?" if near else "Check the path.",
+    )
 
 
 # --- Looking at files -------------------------------------------------------------------------------------------------------
@@ -180,16 +196,18 @@ def _run(tasks: Sequence[_Task], options: Options, cache: FactCache) -> list[Fac
         from concurrent.futures import ProcessPoolExecutor
 
         with ProcessPoolExecutor(min(jobs, len(left))) as pool:
-            results = pool.map(look, [tasks[number] for number in left], chunksize=max(1, min(32, len(left) // (4 * jobs) or 1)))
+            results = pool.map(
+                look, [tasks[number] for number in left], chunksize=max(1, min(32, len(left) // (4 * jobs) or 1))
+            )
             for number, facts in zip(left, results, strict=True):
                 found[number] = facts
     else:
         for number in left:
             found[number] = look(tasks[number])
     for number in left:
-        key, facts = keys[number], found[number]
-        if key and facts is not None and not facts["errors"]:
-            cache.put(key, facts)
+        key, new = keys[number], found[number]
+        if key and new is not None and not new["errors"]:
+            cache.put(key, new)
     return [facts for facts in found if facts is not None]
 
 
@@ -199,7 +217,9 @@ def _key(task: _Task) -> str | None:
 
     try:
         if task.kind is not None:
-            content = json.dumps([_stat(path) for path in sorted(Path(task.path).iterdir()) if path.suffix in (".json", ".model", ".txt")])
+            content = json.dumps(
+                [_stat(path) for path in sorted(Path(task.path).iterdir()) if path.suffix in (".json", ".model", ".txt")]
+            )
         elif task.text is not None:
             content = hashlib.sha256(task.text.encode("utf-8", "surrogateescape")).hexdigest()
         else:
@@ -228,16 +248,29 @@ def look(task: _Task) -> Facts:
     """The facts of one file: kind, reason, findings, ignore comments, what the rules across files need, errors. Plain JSON."""
     from padcheck.configuration import FileRule
 
-    facts: Facts = {"kind": "other", "reason": "", "findings": [], "comments": [], "facts": None, "errors": [], "depends": []}
+    facts: Facts = {
+        "kind": "other",
+        "reason": "",
+        "findings": [],
+        "comments": [],
+        "facts": None,
+        "errors": [],
+        "depends": [],
+    }
     rule = FileRule(*task.rule) if task.rule else None
     try:
         if task.kind is not None:
-            facts["kind"], facts["reason"] = task.kind, "the folder holds " + ("a tokenizer" if task.kind == "tokenizer" else "config.json")
+            facts["kind"], facts["reason"] = (
+                task.kind,
+                "the folder holds " + ("a tokenizer" if task.kind == "tokenizer" else "config.json"),
+            )
             facts["findings"] = [finding_out(each) for each in _of_folder(task)]
             return facts
         text = _read(task, rule)
-        known = Recognised(rule.kind if rule else "other", f"larger than {LARGE // 1024 // 1024} MB and not named") if text is None else (
-            recognise(Path(task.shown), text, rule)
+        known = (
+            Recognised(rule.kind if rule else "other", f"larger than {LARGE // 1024 // 1024} MB and not named")
+            if text is None
+            else (recognise(Path(task.shown), text, rule))
         )
         facts["kind"], facts["reason"] = known.kind, known.reason
         if text is None:
@@ -248,7 +281,11 @@ def look(task: _Task) -> Facts:
     except SourceError as error:
         facts["errors"] = [_error_out(job_error(error))]
     except OSError as error:
-        facts["errors"] = [_error_out(JobError(f"The file cannot be read: {error.strerror or error}.", Place(task.shown), "Check its permissions."))]
+        facts["errors"] = [
+            _error_out(
+                JobError(f"The file cannot be read: {error.strerror or error}.", Place(task.shown), "Check its permissions.")
+            )
+        ]
     return facts
 
 
@@ -261,7 +298,11 @@ def _read(task: _Task, rule: Any) -> str | None:
     if size > LARGE and not (task.named or rule):
         return None
     with open(path, "rb") as file:
-        data = file.read() if size <= 4 * HEAD or path.suffix.lower() in (".py", ".pyw", ".pyi", ".ipynb", ".yaml", ".yml") else file.read(HEAD)
+        data = (
+            file.read()
+            if size <= 4 * HEAD or path.suffix.lower() in (".py", ".pyw", ".pyi", ".ipynb", ".yaml", ".yml")
+            else file.read(HEAD)
+        )
     if data.startswith(b"\x1f\x8b"):
         import gzip
 
@@ -297,8 +338,12 @@ def _of_hparams(task: _Task, text: str, facts: Facts, rule: Any) -> Iterator[Fin
         if "LNT104" in task.enabled:
             yield _unreadable(error, task.shown)
         return
-    framework, method = (rule.framework, rule.method) if rule and (rule.framework or rule.method) else (task.framework, task.method)
-    case = checks.make_case(hparams, text, framework=framework, method=method, model=Path(task.model) if task.model else None)
+    framework, method = (
+        (rule.framework, rule.method) if rule and (rule.framework or rule.method) else (task.framework, task.method)
+    )
+    case = checks.make_case(
+        hparams, text, framework=framework, method=method, model=Path(task.model) if task.model else None
+    )
     name = case.model_name
     if name:
         config = Path(name) / "config.json"
@@ -335,12 +380,17 @@ def _of_requests(task: _Task, text: str, facts: Facts, rule: Any) -> Iterable[Fi
 def _of_folder(task: _Task) -> Iterable[Finding]:
     from padcheck.checks.tokenizer_rules import check_folder
 
-    return check_folder(Path(task.path), task.shown, task.enabled, lambda rule_id, error: crashed(rule_id, error, task.shown))
+    return check_folder(
+        Path(task.path), task.shown, task.enabled, lambda rule_id, error: crashed(rule_id, error, task.shown)
+    )
 
 
 _OF_KIND: Mapping[str, Callable[[_Task, str, Facts, Any], Iterable[Finding]]] = {
-    "hparams": _of_hparams, "python": _of_python, "notebook": _of_notebook, "requests": _of_requests,
-}  # fmt: skip
+    "hparams": _of_hparams,
+    "python": _of_python,
+    "notebook": _of_notebook,
+    "requests": _of_requests,
+}
 assert set(_OF_KIND) <= set(KINDS)
 
 
@@ -348,9 +398,15 @@ def _unreadable(error: SourceError, shown: str) -> Finding:
     rule = find("LNT104")
     message = error.message[:1].upper() + error.message[1:]
     return Finding(
-        rule.id, rule.name, rule.severity, message if message.endswith(".") else message + ".", place=Place(shown, error.line, error.column),
-        remedy=error.remedy or None, message_zh=rule.message_zh, evidence={"key": "LNT104"},
-    )  # fmt: skip
+        rule.id,
+        rule.name,
+        rule.severity,
+        message if message.endswith(".") else message + ".",
+        place=Place(shown, error.line, error.column),
+        remedy=error.remedy or None,
+        message_zh=rule.message_zh,
+        evidence={"key": "LNT104"},
+    )
 
 
 def crashed(rule_id: str, error: Exception, shown: str) -> Finding:
@@ -358,10 +414,15 @@ def crashed(rule_id: str, error: Exception, shown: str) -> Finding:
     rule = find("LNT101")
     words = f"{type(error).__name__}: {error}"
     return Finding(
-        rule.id, rule.name, rule.severity, f"{rule_id} stopped with {words}. This is a bug in padcheck, not in your file.", place=Place(shown),
-        remedy="Leave the rule out with --ignore until it is mended.", message_zh=rule.message_zh,
+        rule.id,
+        rule.name,
+        rule.severity,
+        f"{rule_id} stopped with {words}. This is a bug in padcheck, not in your file.",
+        place=Place(shown),
+        remedy="Leave the rule out with --ignore until it is mended.",
+        message_zh=rule.message_zh,
         evidence={"key": f"LNT101 {rule_id}", "rule": rule_id, "exception": words},
-    )  # fmt: skip
+    )
 
 
 # --- Putting it together ----------------------------------------------------------------------------------------------------
@@ -369,7 +430,9 @@ def crashed(rule_id: str, error: Exception, shown: str) -> Finding:
 
 def _gather(tasks: Sequence[_Task], found: Sequence[Facts], settings: SettingsPerFolder, report: CheckReport) -> None:
     """Findings of the files and across them, ignores applied, unused ones reported."""
-    by_path: dict[str, list[Finding]] = {task.shown: [_finding_in(each) for each in facts["findings"]] for task, facts in zip(tasks, found, strict=True)}
+    by_path: dict[str, list[Finding]] = {
+        task.shown: [_finding_in(each) for each in facts["findings"]] for task, facts in zip(tasks, found, strict=True)
+    }
     hparams = [facts["facts"] for facts in found if facts["facts"]]
     enabled = frozenset().union(*(task.enabled for task in tasks))
     if len(hparams) > 1:
@@ -386,17 +449,31 @@ def _gather(tasks: Sequence[_Task], found: Sequence[Facts], settings: SettingsPe
     paths = [task.shown for task in tasks]
     for each in settings.all():
         report.findings += unused(each, paths, each.enabled())
-    report.findings.sort(key=lambda finding: (finding.place.path or "", finding.place.cell or 0, finding.place.line or 0, finding.place.column or 0, finding.rule))
-    report.held_back = fixing.held_back(report.findings)
+    report.findings.sort(
+        key=lambda finding: (
+            finding.place.path or "",
+            finding.place.cell or 0,
+            finding.place.line or 0,
+            finding.place.column or 0,
+            finding.rule,
+        )
+    )
+    report.held_back = sum(
+        1 for each in report.visible() if each.fix is not None and each.fix.edits and each.fix.grade == "unsafe"
+    )
     for finding in report.visible():
         if finding.rule == "LNT101":
-            report.errors.append(JobError(f"The rule {finding.evidence.get('rule')} could not be run.", finding.place, finding.remedy))
+            report.errors.append(
+                JobError(f"The rule {finding.evidence.get('rule')} could not be run.", finding.place, finding.remedy)
+            )
 
 
 def _fix(
     tasks: Sequence[_Task], found: Sequence[Facts], options: Options, report: CheckReport, settings: SettingsPerFolder
 ) -> tuple[list[_Task], list[Facts]]:
     """Write what may be written (or show it), and look again at what was changed."""
+    from padcheck import fixing
+
     new_tasks, new_facts = list(tasks), list(found)
     for number, (task, facts) in enumerate(zip(tasks, found, strict=True)):
         if task.kind is not None or facts["kind"] not in ("hparams", "python", "other"):
@@ -419,7 +496,13 @@ def _fix(
             try:
                 fixing.write_exactly(Path(task.path), text)
             except OSError as error:
-                report.errors.append(JobError(f"The file cannot be written: {error.strerror or error}.", Place(task.shown), "Check its permissions."))
+                report.errors.append(
+                    JobError(
+                        f"The file cannot be written: {error.strerror or error}.",
+                        Place(task.shown),
+                        "Check its permissions.",
+                    )
+                )
                 continue
         else:
             report.fixed_stdin = text
@@ -430,6 +513,8 @@ def _fix(
 
 def _until_stable(task: _Task, old: str, facts: Facts, options: Options, own: Settings) -> tuple[str, int, Facts]:
     """Fix and look again until nothing is left to fix. A fix that breaks the file is taken back."""
+    from padcheck import fixing
+
     text, count = old, 0
     bom = "\ufeff" if old.startswith("\ufeff") else ""
     for _ in range(fixing.ROUNDS):
@@ -448,6 +533,8 @@ def _until_stable(task: _Task, old: str, facts: Facts, options: Options, own: Se
 
 
 def _exact(path: Path) -> str | None:
+    from padcheck import fixing
+
     try:
         return fixing.read_exactly(path)
     except (OSError, UnicodeDecodeError):
@@ -465,23 +552,38 @@ def finding_out(finding: Finding) -> Facts:
     """A finding as JSON holds it. Not the report's contract: only padcheck's own cache and processes read it."""
     fix = finding.fix
     return {
-        "rule": finding.rule, "severity": finding.severity, "message": finding.message, "confidence": finding.confidence,
-        "place": _place_out(finding.place), "remedy": finding.remedy, "evidence": dict(finding.evidence),
+        "rule": finding.rule,
+        "severity": finding.severity,
+        "message": finding.message,
+        "confidence": finding.confidence,
+        "place": _place_out(finding.place),
+        "remedy": finding.remedy,
+        "evidence": dict(finding.evidence),
         "request": None if finding.request is None else [finding.request.index, finding.request.case_id],
         "related": [[each.message, _place_out(each.place)] for each in finding.related],
-        "fix": None if fix is None else [fix.message, [[_place_out(edit.place), edit.replacement] for edit in fix.edits], fix.grade],
-    }  # fmt: skip
+        "fix": None
+        if fix is None
+        else [fix.message, [[_place_out(edit.place), edit.replacement] for edit in fix.edits], fix.grade],
+    }
 
 
 def _finding_in(facts: Facts) -> Finding:
     rule = find(facts["rule"])
     fix = facts["fix"]
     return Finding(
-        rule.id, rule.name, facts["severity"], facts["message"], facts["confidence"], Place(*facts["place"]),
-        RequestRef(*facts["request"]) if facts["request"] else None, facts["remedy"], rule.message_zh,
-        tuple(Related(message, Place(*place)) for message, place in facts["related"]), facts["evidence"],
+        rule.id,
+        rule.name,
+        facts["severity"],
+        facts["message"],
+        facts["confidence"],
+        Place(*facts["place"]),
+        RequestRef(*facts["request"]) if facts["request"] else None,
+        facts["remedy"],
+        rule.message_zh,
+        tuple(Related(message, Place(*place)) for message, place in facts["related"]),
+        facts["evidence"],
         None if fix is None else Fix(fix[0], tuple(TextEdit(Place(*place), text) for place, text in fix[1]), fix[2]),
-    )  # fmt: skip
+    )
 
 
 def _comment_out(comment: Comment) -> list[Any]:
@@ -504,4 +606,8 @@ def _error_in(facts: Facts) -> JobError:
 def job_error(error: SourceError) -> JobError:
     """A SourceError as a report has it."""
     message = error.message[:1].upper() + error.message[1:]
-    return JobError(message if message.endswith((".", "?", "!")) else message + ".", Place(error.path, error.line, error.column), error.remedy or None)
+    return JobError(
+        message if message.endswith((".", "?", "!")) else message + ".",
+        Place(error.path, error.line, error.column),
+        error.remedy or None,
+    )

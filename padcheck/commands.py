@@ -61,7 +61,7 @@ def run_check(options: Mapping[str, Any]) -> int:
         from padcheck.renderers import RENDERERS
 
         refused = CheckReport("check", {"name": "padcheck", "version": _version()}, errors=[job_error(error)])
-        click.echo(RENDERERS[str(options["output_format"] or "text")](refused, color=_colour(), width=_width()), nl=False)
+        click.echo(RENDERERS[str(options["output_format"] or "text")](refused, color=_colour(), width=_width()), nl=False, color=_colour())
         return 2
     if options["show_settings"]:
         click.echo(settings.as_toml())
@@ -159,7 +159,7 @@ def deliver(report: Report, settings: Any, options: Mapping[str, Any], excerpt: 
     except OSError as error:
         report.errors.append(JobError(f"The report cannot be written: {error.strerror}.", Place(str(error.filename)), "Check the path."))
     text = RENDERERS[output_format](report, color=_colour(), width=_width(), excerpt=excerpt)
-    click.echo(text, nl=not text.endswith("\n"))
+    click.echo(text, nl=not text.endswith("\n"), color=_colour())  # FORCE_COLOR counts where click would strip
     if settings.statistics and output_format in {"text", "concise"}:
         click.echo(statistics(report))
     if options["exit_zero"] and not report.errors:

@@ -6,8 +6,6 @@ A key, a value or a rule id that does not exist is an error with the nearest rig
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -36,10 +34,32 @@ KINDS = ("hparams", "requests", "tokenizer", "model", "python", "notebook", "oth
 """What a file can be, also as a value in `[tool.padcheck.files]`."""
 
 DEFAULT_EXCLUDES = (
-    ".bzr", ".direnv", ".eggs", ".git", ".git-rewrite", ".hg", ".ipynb_checkpoints", ".mypy_cache", ".nox", ".pants.d", ".pyenv",
-    ".pytest_cache", ".pytype", ".ruff_cache", ".svn", ".tox", ".venv", ".vscode", "__pypackages__", "_build", "buck-out", "dist",
-    "node_modules", "site-packages", "venv",
-)  # fmt: skip
+    ".bzr",
+    ".direnv",
+    ".eggs",
+    ".git",
+    ".git-rewrite",
+    ".hg",
+    ".ipynb_checkpoints",
+    ".mypy_cache",
+    ".nox",
+    ".pants.d",
+    ".pyenv",
+    ".pytest_cache",
+    ".pytype",
+    ".ruff_cache",
+    ".svn",
+    ".tox",
+    ".venv",
+    ".vscode",
+    "__pypackages__",
+    "_build",
+    "buck-out",
+    "dist",
+    "node_modules",
+    "site-packages",
+    "venv",
+)
 
 
 @dataclass(slots=True)
@@ -71,7 +91,7 @@ class Ignore:
             return True
         if path is None:
             return False
-        return fnmatch.fnmatch(path, self.path) or covers(self.path, Path(path), self.root)
+        return covers(self.path, Path(path), self.root)
 
 
 def stable_fingerprint(finding: Finding, root: Path) -> str:
@@ -115,13 +135,26 @@ class Settings:
 
     def as_toml(self) -> str:
         lines = [f"# from {self.source or 'the defaults and the command line'}", "[tool.padcheck]"]
-        lists = (("select", self.select), ("ignore", self.ignore), ("exclude", self.exclude), ("extend-exclude", self.extend_exclude))
+        lists = (
+            ("select", self.select),
+            ("ignore", self.ignore),
+            ("exclude", self.exclude),
+            ("extend-exclude", self.extend_exclude),
+        )
         lines += [f"{name} = {json.dumps(list(value))}" for name, value in lists]
         lines += [f'fail-on = "{self.fail_on}"', f'output-format = "{self.output_format}"', f'profile = "{self.profile}"']
-        flags = (("statistics", self.statistics), ("respect-gitignore", self.respect_gitignore), ("force-exclude", self.force_exclude))
+        flags = (
+            ("statistics", self.statistics),
+            ("respect-gitignore", self.respect_gitignore),
+            ("force-exclude", self.force_exclude),
+        )
         lines += [f"{name} = {str(value).lower()}" for name, value in flags]
         if self.files:
-            lines += ["", "[tool.padcheck.files]", *(f"{json.dumps(rule.pattern)} = {json.dumps(rule.kind)}" for rule in self.files)]
+            lines += [
+                "",
+                "[tool.padcheck.files]",
+                *(f"{json.dumps(rule.pattern)} = {json.dumps(rule.kind)}" for rule in self.files),
+            ]
         if self.per_file_ignores:
             lines += ["", "[tool.padcheck.per-file-ignores]"]
             lines += [f"{json.dumps(pattern)} = {json.dumps(sorted(ids))}" for pattern, ids in self.per_file_ignores]
@@ -207,7 +240,9 @@ def sift(findings: Iterable[Finding], settings: Settings) -> list[Finding]:
         if finding.rule not in enabled or (settings.profile == "lenient" and finding.severity != "error"):
             continue
         path = finding.place.path
-        if path and any(finding.rule in ids and covers(pattern, Path(path), settings.root) for pattern, ids in settings.per_file_ignores):
+        if path and any(
+            finding.rule in ids and covers(pattern, Path(path), settings.root) for pattern, ids in settings.per_file_ignores
+        ):
             continue
         hiding = next((ignore for ignore in settings.ignores if ignore.hides(finding)), None)
         if hiding is not None:
@@ -224,12 +259,18 @@ def unused(settings: Settings, paths: Collection[str], ran: Collection[str]) -> 
         return []
     return [
         Finding(
-            rule.id, rule.name, rule.severity, f"This ignore of {', '.join(sorted(ignore.rules))} hides nothing.",
-            place=ignore.place, remedy="Remove it.", message_zh=rule.message_zh, evidence={"key": str(ignore.place)},
+            rule.id,
+            rule.name,
+            rule.severity,
+            f"This ignore of {', '.join(sorted(ignore.rules))} hides nothing.",
+            place=ignore.place,
+            remedy="Remove it.",
+            message_zh=rule.message_zh,
+            evidence={"key": str(ignore.place)},
         )
         for ignore in settings.ignores
         if not ignore.used and ignore.rules <= set(ran) and any(ignore.about(path) for path in paths)
-    ]  # fmt: skip
+    ]
 
 
 STATIC_ONLY = re.compile(r"COD|STA|ENV|(HPR|TOK)1[1-9]\d")
@@ -255,7 +296,9 @@ def covers(pattern: str, path: Path, root: Path) -> bool:
         parts = relative.strip("/").split("/") if not Path(relative).is_absolute() else [path.name]
         return any(compiled.fullmatch(part) for part in parts)
     compiled = glob_to_regex(pattern.removeprefix("./").strip("/"))
-    return bool(compiled.fullmatch(relative)) or any(compiled.fullmatch(parent.as_posix()) for parent in Path(relative).parents)
+    return bool(compiled.fullmatch(relative)) or any(
+        compiled.fullmatch(parent.as_posix()) for parent in Path(relative).parents
+    )
 
 
 @cache
@@ -280,8 +323,6 @@ def glob_to_regex(pattern: str) -> re.Pattern[str]:
         else:
             result, at = result + re.escape(pattern[at]), at + 1
     return re.compile(result)
-
-
 
 
 @cache
@@ -309,7 +350,11 @@ def _read(path: Path, settings: Settings) -> None:
         raise SourceError("the configuration is not UTF-8", path=shown, remedy="Save it as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
         raise SourceError(f"this is not TOML: {error}", path=shown, remedy="Mend the file.") from None
-    table = data.get("tool", {}).get("padcheck", {}) if path.name == "pyproject.toml" else data.get("tool", {}).get("padcheck", data)
+    table = (
+        data.get("tool", {}).get("padcheck", {})
+        if path.name == "pyproject.toml"
+        else data.get("tool", {}).get("padcheck", data)
+    )
     settings.source, settings.root = shown, path.resolve().parent
     for key, value in table.items():
         if key == "ignore" and isinstance(value, list) and value and isinstance(value[0], dict):
@@ -317,23 +362,32 @@ def _read(path: Path, settings: Settings) -> None:
         elif key not in _KEYS:
             raise SourceError(f"unknown key {key!r}", path=shown, line=_line(text, key), remedy=_suggest(key, _KEYS))
         elif key == "files":
-            settings.files = tuple(_file_rule(pattern, entry, text, shown) for pattern, entry in _table(value, key, text, shown).items())
+            settings.files = tuple(
+                _file_rule(pattern, entry, text, shown) for pattern, entry in _table(value, key, text, shown).items()
+            )
         elif key == "per-file-ignores":
             table_ = _table(value, key, text, shown)
             settings.per_file_ignores = tuple(
-                (pattern, _checked(_strings(ids, pattern, text, shown), shown, _line(text, pattern))) for pattern, ids in table_.items()
+                (pattern, _checked(_strings(ids, pattern, text, shown), shown, _line(text, pattern)))
+                for pattern, ids in table_.items()
             )
         elif key in _CHOICES and value not in _CHOICES[key]:
-            raise SourceError(f"{key} cannot be {value!r}", path=shown, line=_line(text, key), remedy=_suggest(str(value), _CHOICES[key]))
+            raise SourceError(
+                f"{key} cannot be {value!r}", path=shown, line=_line(text, key), remedy=_suggest(str(value), _CHOICES[key])
+            )
         elif key in _FLAGS and not isinstance(value, bool):
-            raise SourceError(f"{key} is true or false, not {value!r}", path=shown, line=_line(text, key), remedy=f"Write {key} = true.")
+            raise SourceError(
+                f"{key} is true or false, not {value!r}", path=shown, line=_line(text, key), remedy=f"Write {key} = true."
+            )
         else:
             setattr(settings, key.replace("-", "_"), _strings(value, key, text, shown) if key in _LISTS else value)
 
 
 def _table(value: Any, key: str, text: str, shown: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise SourceError(f"{key} is a table of patterns", path=shown, line=_line(text, key), remedy=f"Write [tool.padcheck.{key}].")
+        raise SourceError(
+            f"{key} is a table of patterns", path=shown, line=_line(text, key), remedy=f"Write [tool.padcheck.{key}]."
+        )
     return value
 
 
@@ -346,30 +400,56 @@ def _strings(value: Any, key: str, text: str, shown: str) -> tuple[str, ...]:
 def _file_rule(pattern: str, entry: Any, text: str, shown: str) -> FileRule:
     table = {"kind": entry} if isinstance(entry, str) else entry
     if not isinstance(table, dict):
-        raise SourceError("a pattern of files is given a kind", path=shown, line=_line(text, pattern), remedy=f"Kinds are {', '.join(KINDS)}.")
+        raise SourceError(
+            "a pattern of files is given a kind",
+            path=shown,
+            line=_line(text, pattern),
+            remedy=f"Kinds are {', '.join(KINDS)}.",
+        )
     unknown = [key for key in table if key not in _FILE_KEYS]
     if unknown:
-        raise SourceError(f"unknown key {unknown[0]!r}", path=shown, line=_line(text, pattern), remedy=_suggest(unknown[0], _FILE_KEYS))
+        raise SourceError(
+            f"unknown key {unknown[0]!r}", path=shown, line=_line(text, pattern), remedy=_suggest(unknown[0], _FILE_KEYS)
+        )
     kind = table.get("kind", "hparams")
     if kind not in KINDS:
-        raise SourceError(f"there is no kind {kind!r} of file", path=shown, line=_line(text, pattern), remedy=_suggest(str(kind), KINDS))
+        raise SourceError(
+            f"there is no kind {kind!r} of file", path=shown, line=_line(text, pattern), remedy=_suggest(str(kind), KINDS)
+        )
     return FileRule(pattern, kind, table.get("method"), table.get("framework"))
 
 
 def _ignore(entry: Mapping[str, Any], number: int, text: str, shown: str, root: Path) -> Ignore:
-    line = [at for at, content in enumerate(text.splitlines(), 1) if content.strip() in {"[[tool.padcheck.ignore]]", "[[ignore]]"}]
+    line = [
+        at
+        for at, content in enumerate(text.splitlines(), 1)
+        if content.strip() in {"[[tool.padcheck.ignore]]", "[[ignore]]"}
+    ]
     place = Place(shown, line[number] if number < len(line) else None)
     unknown = [key for key in entry if key not in _IGNORE_KEYS]
     if unknown:
-        raise SourceError(f"unknown key {unknown[0]!r} in an ignore", path=shown, line=place.line, remedy=_suggest(unknown[0], _IGNORE_KEYS))
+        raise SourceError(
+            f"unknown key {unknown[0]!r} in an ignore",
+            path=shown,
+            line=place.line,
+            remedy=_suggest(unknown[0], _IGNORE_KEYS),
+        )
     if "rule" not in entry:
-        raise SourceError("an ignore names the rule that it hides", path=shown, line=place.line, remedy='Add rule = "PAD101".')
+        raise SourceError(
+            "an ignore names the rule that it hides", path=shown, line=place.line, remedy='Add rule = "PAD101".'
+        )
     rules = _checked((str(entry["rule"]),), shown, place.line)
     case_id = entry.get("case_id")
     return Ignore(
-        entry.get("path"), rules, entry.get("key"), None if case_id is None else str(case_id), entry.get("fingerprint"),
-        entry.get("reason"), place, root,
-    )  # fmt: skip
+        entry.get("path"),
+        rules,
+        entry.get("key"),
+        None if case_id is None else str(case_id),
+        entry.get("fingerprint"),
+        entry.get("reason"),
+        place,
+        root,
+    )
 
 
 def _checked(selectors: tuple[str, ...], where: str, line: int | None = None) -> frozenset[str]:
@@ -380,9 +460,13 @@ def _checked(selectors: tuple[str, ...], where: str, line: int | None = None) ->
 
 
 def _suggest(word: str, known: tuple[str, ...]) -> str:
+    import difflib
+
     close = difflib.get_close_matches(word, known, 1, 0.5)
     return f"Did you mean {close[0]}?" if close else f"Known are {', '.join(known)}."
 
 
 def _line(text: str, key: str) -> int | None:
-    return next((number for number, line in enumerate(text.splitlines(), 1) if line.lstrip().lstrip("\"'").startswith(key)), None)
+    return next(
+        (number for number, line in enumerate(text.splitlines(), 1) if line.lstrip().lstrip("\"'").startswith(key)), None
+    )

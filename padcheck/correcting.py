@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from padcheck.diagnostics import relative_posix
+from padcheck.passes import Outcome, run_pass
 from padcheck.planning import Plan
 from padcheck.positions.drift import Reading
 from padcheck.positions.editors import Side
-from padcheck.sources.token_readers import TokenReader
 from padcheck.positions.rows import Prepared
-from padcheck.passes import Outcome, run_pass
 from padcheck.remedies import right_side, usable_places
 from padcheck.reports import PreflightReport, Remedy
 from padcheck.sources.reading import STDIN, SourceError
+from padcheck.sources.token_readers import TokenReader
 
 VERSION = 1
 
@@ -115,7 +115,7 @@ def _find_heads(plan: Plan, requests: str | Path, side: Side, correction: Correc
 def right_head(prepared: Prepared, reader: TokenReader) -> str | None:
     """The beginning of the target's text that is read again as `target_ids[:-1]` behind the prompt; None if there is none."""
     prompt, target = prepared.filled.prompt, prepared.filled.target
-    own, joined = reader.encode_batch([prompt, prompt + target])
+    (own,) = reader.encode_batch([prompt])
     own_ids = [token for token, special in zip(own.ids, own.special_tokens_mask, strict=True) if not special]
     wanted = own_ids + prepared.target_ids[:-1]
     for end in range(len(target) + 1):

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from padcheck.diagnostics import Place
-
 from padcheck.preflighting import preflight
 from padcheck.reports import PreflightReport
 from padcheck.resources import shipped_dir
@@ -44,8 +43,8 @@ def demonstrate(*, color: bool, width: int, html: Path | None = None) -> int:
     for number, (hparams, sentence) in enumerate(_STEPS, 1):
         report = run_step(hparams)
         title = f"{number}. {sentence}"
-        click.echo(f"\033[1m{title}\033[0m\n" if color else f"{title}\n")
-        click.echo(render(report, color=color, width=width))
+        click.echo(f"\033[1m{title}\033[0m\n" if color else f"{title}\n", color=color)
+        click.echo(render(report, color=color, width=width), color=color)
     if html is not None:
         from padcheck.renderers.html import render as render_html
 

@@ -28,9 +28,17 @@ YAML = frozenset({".yaml", ".yml"})
 TABLES = frozenset({".json", ".jsonl", ".csv", ".tsv"})
 TOKENIZER_FILES = frozenset({"tokenizer.json", "tokenizer_config.json"})
 _BESIDE_A_TOKENIZER = TOKENIZER_FILES | {
-    "special_tokens_map.json", "generation_config.json", "config.json", "added_tokens.json", "vocab.json", "merges.txt",
-    "chat_template.json", "preprocessor_config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json",
-}  # fmt: skip
+    "special_tokens_map.json",
+    "generation_config.json",
+    "config.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.json",
+    "preprocessor_config.json",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+}
 _TELLING = frozenset({"layers", "fact_token", "v_lr", "rewrite_module_tmp"})
 _YAML_KEY = re.compile(r"^[\"']?([A-Za-z_]\w*)[\"']?[ \t]*:(?=\s)", re.MULTILINE)
 _JSON_KEY = re.compile(r'"(\w+)"\s*:')
@@ -91,13 +99,17 @@ def discover(paths: Iterable[str | Path], settings: SettingsPerFolder) -> Iterat
 def _named(path: Path, settings: SettingsPerFolder) -> Iterator[Candidate]:
     """A file that is named: never excluded without --force-exclude; a tokenizer's file stands for its folder."""
     own = settings.of(path.absolute())
-    if own.force_exclude and any(own.excludes(part) for part in (path.absolute(), *path.absolute().parents) if own.root in part.parents):
+    if own.force_exclude and any(
+        own.excludes(part) for part in (path.absolute(), *path.absolute().parents) if own.root in part.parents
+    ):
         return
     if path.name in TOKENIZER_FILES:
         yield Candidate(path.parent, True, folder_kind="tokenizer")
     elif path.name in ("config.json", "generation_config.json", "special_tokens_map.json", "added_tokens.json"):
         kind = _folder_kind({entry.name for entry in path.absolute().parent.iterdir()})
-        yield Candidate(path.parent, True, folder_kind=kind) if kind else Candidate(path, True, own.file_rule(path.absolute()))
+        yield (
+            Candidate(path.parent, True, folder_kind=kind) if kind else Candidate(path, True, own.file_rule(path.absolute()))
+        )
     else:
         yield Candidate(path, True, own.file_rule(path.absolute()))
 
@@ -108,7 +120,9 @@ def _folder_kind(names: set[str]) -> str | None:
     return "model" if "config.json" in names else None
 
 
-def _walk(folder: Path, settings: SettingsPerFolder, ignored: _Ignored, named_kind: str | None = None) -> Iterator[Candidate]:
+def _walk(
+    folder: Path, settings: SettingsPerFolder, ignored: _Ignored, named_kind: str | None = None
+) -> Iterator[Candidate]:
     own = settings.of(folder.absolute())
     try:
         with os.scandir(folder) as scan:
@@ -195,7 +209,7 @@ def _requests(path: Path, text: str) -> Recognised | None:
     else:
         columns = set(_JSON_KEY.findall(head))
     if "subject" in columns and columns & _PROMPTS and columns & _TARGETS:
-        return Recognised("requests", f"its first {HEAD // 1024} KB have subject and {sorted(columns & _TARGETS)[0]}")
+        return Recognised("requests", f"its first {HEAD // 1024} KB have subject and {min(columns & _TARGETS)}")
     return None
 
 

@@ -20,15 +20,14 @@ def applicable(findings: Iterable[Finding], *, unsafe: bool) -> list[Finding]:
     """The findings whose fix may be written: safe ones, and with `unsafe` those of that grade."""
     grades = {"safe", "unsafe"} if unsafe else {"safe"}
     return [
-        finding for finding in findings
-        if finding.fix is not None and finding.fix.edits and finding.fix.grade in grades and not finding.suppressed
+        finding
+        for finding in findings
+        if finding.fix is not None
+        and finding.fix.edits
+        and finding.fix.grade in grades
+        and not finding.suppressed
         and all(edit.place.cell is None for edit in finding.fix.edits)
-    ]  # fmt: skip
-
-
-def held_back(findings: Iterable[Finding]) -> int:
-    """How many fixes wait for --unsafe-fixes."""
-    return sum(1 for finding in findings if finding.fix is not None and finding.fix.edits and finding.fix.grade == "unsafe" and not finding.suppressed)
+    ]
 
 
 def apply_fixes(text: str, findings: Sequence[Finding]) -> tuple[str, list[Finding]]:
@@ -42,10 +41,12 @@ def apply_fixes(text: str, findings: Sequence[Finding]) -> tuple[str, list[Findi
     fixed = []
     for finding in sorted(findings, key=lambda item: (item.place.line or 0, item.place.column or 0, item.rule)):
         assert finding.fix is not None
-        spans = [(*span, edit.replacement) for edit in finding.fix.edits if (span := _span(edit, starts, len(text))) is not None]
+        spans = [
+            (*span, edit.replacement) for edit in finding.fix.edits if (span := _span(edit, starts, len(text))) is not None
+        ]
         if len(spans) != len(finding.fix.edits):
             continue
-        if any(start < end_ and start_ < end or start == start_ for start, end, _ in spans for start_, end_ in taken):
+        if any((start < end_ and start_ < end) or start == start_ for start, end, _ in spans for start_, end_ in taken):
             continue
         taken += [(start, end) for start, end, _ in spans]
         chosen += spans
@@ -64,8 +65,6 @@ def _span(edit: TextEdit, starts: Sequence[int], length: int) -> tuple[int, int]
         return None
     start, end = starts[place.line - 1] + place.column - 1, starts[place.end_line - 1] + place.end_column - 1
     return (start, end) if 0 <= start <= end <= length else None
-
-
 
 
 def read_exactly(path: Path) -> str:

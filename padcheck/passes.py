@@ -12,7 +12,7 @@ from typing import Any
 
 from padcheck.checks.drift_rules import Tally, token_at
 from padcheck.checks.request_rules import RequestContext, finding, hygiene, stopped
-from padcheck.diagnostics import Finding, Place
+from padcheck.diagnostics import Finding
 from padcheck.planning import Plan
 from padcheck.positions.drift import Batches, Reading, group_size, subject_shared
 from padcheck.positions.editors import Side

@@ -11,7 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from padcheck.positions.editors import FACT_TOKENS, Batch, Editor, FactToken, Family, Method, RunMode, Side, editor_ids, load_editor
+from padcheck.positions.editors import (
+    FACT_TOKENS,
+    Batch,
+    Editor,
+    FactToken,
+    Family,
+    Method,
+    RunMode,
+    Side,
+    editor_ids,
+    load_editor,
+)
 from padcheck.positions.rows import TokenFacts, active_batches
 from padcheck.positions.side import ResultingSide, family_of, resulting_side
 from padcheck.sources.hparams import Hparams, read_hparams

@@ -73,7 +73,11 @@ def _of_yaml(text: str, path: str) -> Iterator[Comment]:
             continue
         first = number
         if not line[:start].strip():
-            rest = (at for at, later in enumerate(lines[number:], number + 1) if later.strip() and not later.lstrip().startswith("#"))
+            rest = (
+                at
+                for at, later in enumerate(lines[number:], number + 1)
+                if later.strip() and not later.lstrip().startswith("#")
+            )
             first = next(rest, number)
         rules = tuple(word.strip() for word in found["rules"].split(",") if word.strip())
         place = Place(path, number, found.start() + 1, number, found.start() + 1 + len(found[0].rstrip()))
@@ -122,19 +126,30 @@ def about_comments(known: Iterable[Comment], enabled: frozenset[str], line: str 
             try:
                 named |= matching([word])
             except UnknownRule as error:
-                yield _finding("LNT103", str(error), comment, remedy=f"Did you mean {error.nearest.id}?" if error.nearest else None)
+                yield _finding(
+                    "LNT103", str(error), comment, remedy=f"Did you mean {error.nearest.id}?" if error.nearest else None
+                )
         if not comment.words:
             yield _finding("LNT103", "An ignore names the rules that it hides: # padcheck: ignore[RULE] reason.", comment)
         elif named and not comment.used and named <= enabled:
             place = comment.place
             fix = Fix("Remove the comment", (TextEdit(place, ""),), "safe") if place.cell is None else None
-            yield _finding("LNT102", f"This ignore of {', '.join(sorted(comment.words))} hides nothing.", comment, "Remove it.", fix)
+            yield _finding(
+                "LNT102", f"This ignore of {', '.join(sorted(comment.words))} hides nothing.", comment, "Remove it.", fix
+            )
 
 
 def _finding(rule_id: str, message: str, comment: Comment, remedy: str | None = None, fix: Fix | None = None) -> Finding:
     rule = find(rule_id)
     key = f"{rule_id}:{','.join(comment.words)}"
     return Finding(
-        rule.id, rule.name, rule.severity, message, place=comment.place, remedy=remedy, message_zh=rule.message_zh,
-        evidence={"key": key}, fix=fix,
-    )  # fmt: skip
+        rule.id,
+        rule.name,
+        rule.severity,
+        message,
+        place=comment.place,
+        remedy=remedy,
+        message_zh=rule.message_zh,
+        evidence={"key": key},
+        fix=fix,
+    )

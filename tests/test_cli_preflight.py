@@ -15,7 +15,20 @@ import pytest
 
 from padcheck import __version__
 from padcheck import preflight as preflight_function
-from tests.running import HONEST, LYING, ROOT, SHIPPED, TOKENIZERS, preflight, request, rules_of, run, run_installed, write_hparams, write_requests
+from tests.running import (
+    HONEST,
+    LYING,
+    ROOT,
+    SHIPPED,
+    TOKENIZERS,
+    preflight,
+    request,
+    rules_of,
+    run,
+    run_installed,
+    write_hparams,
+    write_requests,
+)
 from tests.texts import load
 
 GPT2 = TOKENIZERS / "gpt2-shape"
@@ -353,7 +366,7 @@ def test_ignores_hide_and_unused_ones_are_reported(tmp_path: Path, requests: Pat
 
 def test_statistics(hparams: Path, requests: Path) -> None:
     out = run("preflight", hparams, "--requests", requests, "--tokenizer", GPT2, "--padding-side", "left", "--statistics").out
-    assert re.search(r"^ +1  PAD101  lookup-shifted-by-pads$", out, re.M)
+    assert re.search(r"^ +1  PAD101  lookup-shifted-by-pads$", out, re.MULTILINE)
 
 
 # -- the function ----------------------------------------------------------------------------------------------------------------------

@@ -22,7 +22,18 @@ _MAP = "special_tokens_map.json"
 _GENERATION = "generation_config.json"
 _MODEL = "config.json"
 _ROLES = ("bos", "eos", "pad")
-_PROBES = ("Paris", "New York", "the United Kingdom", "3.14159", "Barack Obama", "soccer player", "São Paulo", "北京大学", "東京", "naïve café")
+_PROBES = (
+    "Paris",
+    "New York",
+    "the United Kingdom",
+    "3.14159",
+    "Barack Obama",
+    "soccer player",
+    "São Paulo",
+    "北京大学",
+    "東京",
+    "naïve café",
+)
 """Answers as they stand in edit requests, of one and of several tokens."""
 
 
@@ -54,7 +65,11 @@ class Folder:
             except (json.JSONDecodeError, RecursionError) as error:
                 place = {"line": error.lineno, "column": error.colno} if isinstance(error, json.JSONDecodeError) else {}
                 words = error.msg.lower() if isinstance(error, json.JSONDecodeError) else "it is nested too deeply"
-                broken.append(SourceError(f"This is not JSON: {words}.", path=f"{shown}/{name}", remedy="Mend the file at that place.", **place))
+                broken.append(
+                    SourceError(
+                        f"This is not JSON: {words}.", path=f"{shown}/{name}", remedy="Mend the file at that place.", **place
+                    )
+                )
                 continue
             if isinstance(value, dict):
                 texts[name], files[name] = text, value
@@ -141,7 +156,9 @@ def _read_statically(path: Path, generation: int) -> TokenizerFolder | str:
     if reason is not None:
         return reason
     try:
-        return source._read_statically(contents, plan, f"read as transformers {generation}", source._notes_on_choice(plan, ran_remote=False))
+        return source._read_statically(
+            contents, plan, f"read as transformers {generation}", source._notes_on_choice(plan, ran_remote=False)
+        )
     except NotStatic as why:
         return str(why)
 
@@ -180,9 +197,17 @@ def _finding(
 ) -> Finding:
     rule = find(rule_id)
     return Finding(
-        rule.id, rule.name, severity or rule.severity, message, confidence, place, remedy=remedy, message_zh=rule.message_zh,
-        related=tuple(related), evidence={"key": f"{rule_id}:{key}" if key else rule_id, **(evidence or {})},
-    )  # fmt: skip
+        rule.id,
+        rule.name,
+        severity or rule.severity,
+        message,
+        confidence,
+        place,
+        remedy=remedy,
+        message_zh=rule.message_zh,
+        related=tuple(related),
+        evidence={"key": f"{rule_id}:{key}" if key else rule_id, **(evidence or {})},
+    )
 
 
 # --- The side ---------------------------------------------------------------------------------------------------------------
@@ -193,22 +218,34 @@ def _side(folder: Folder) -> Iterator[Finding]:
     padding = folder.backend.get("padding")
     direction = str(padding.get("direction")).lower() if isinstance(padding, dict) and padding.get("direction") else None
     if stated not in (None, "left", "right"):
-        yield _finding("TOK111", f'padding_side is {json.dumps(stated)}; it should be "left" or "right".', folder.place(TOKENIZER_CONFIG, "padding_side"), severity="error", key="value")
+        yield _finding(
+            "TOK111",
+            f'padding_side is {json.dumps(stated)}; it should be "left" or "right".',
+            folder.place(TOKENIZER_CONFIG, "padding_side"),
+            severity="error",
+            key="value",
+        )
         return
     if stated and direction and stated != direction:
         yield _finding(
-            "TOK111", f"{TOKENIZER_CONFIG} says {stated}, and the padding section of {TOKENIZER_JSON} says {direction}: transformers pads on the {stated}, the tokenizers library alone on the {direction}.",
-            folder.place(TOKENIZER_CONFIG, "padding_side"), "Write the same side in both.", related=[Related("padding.direction", Place(f"{folder.shown}/{TOKENIZER_JSON}"))],
-        )  # fmt: skip
+            "TOK111",
+            f"{TOKENIZER_CONFIG} says {stated}, and the padding section of {TOKENIZER_JSON} says {direction}: transformers pads on the {stated}, the tokenizers library alone on the {direction}.",
+            folder.place(TOKENIZER_CONFIG, "padding_side"),
+            "Write the same side in both.",
+            related=[Related("padding.direction", Place(f"{folder.shown}/{TOKENIZER_JSON}"))],
+        )
     if stated or direction:
         return
     found, _ = folder.readings
     sides = {generation: reading.padding_side for generation, reading in found.items()}
     if len(set(sides.values())) > 1:
         yield _finding(
-            "TOK110", f"No file states the padding side: {found[4].class_name} pads on the {sides[4]} in transformers 4, {found[5].class_name} on the {sides[5]} in transformers 5.",
-            Place(f"{folder.shown}/{TOKENIZER_CONFIG}"), 'Write "padding_side" into tokenizer_config.json.', severity="warning",
-        )  # fmt: skip
+            "TOK110",
+            f"No file states the padding side: {found[4].class_name} pads on the {sides[4]} in transformers 4, {found[5].class_name} on the {sides[5]} in transformers 5.",
+            Place(f"{folder.shown}/{TOKENIZER_CONFIG}"),
+            'Write "padding_side" into tokenizer_config.json.',
+            severity="warning",
+        )
 
 
 # --- Special tokens ---------------------------------------------------------------------------------------------------------
@@ -221,17 +258,23 @@ def _pad(folder: Folder) -> Iterator[Finding]:
         found, _ = folder.readings
         if not any(reading.pad_token for reading in found.values()) and own in folder.files:
             yield _finding(
-                "TOK113", "No file names a pad token: padding a batch stops unless the code sets one.", Place(f"{folder.shown}/{own}"), "Name a token of the vocabulary that texts do not contain.",
-            )  # fmt: skip
+                "TOK113",
+                "No file names a pad token: padding a batch stops unless the code sets one.",
+                Place(f"{folder.shown}/{own}"),
+                "Name a token of the vocabulary that texts do not contain.",
+            )
         return
     for role in ("eos", "bos"):
         text = folder.token(TOKENIZER_CONFIG, role) or folder.token(_MAP, role)
         if text == pad:
             yield _finding(
-                "TOK112", f"The pad token {pad!r} is the {role.upper()} token too: code that counts pads by their id counts the {role.upper()} of a text as one.",
-                folder.place(own if folder.token(own, "pad") else _MAP, "pad_token"), "Use a reserved token as the pad, or count by the attention mask.",
-                severity="warning" if role == "bos" else "note", key=role,
-            )  # fmt: skip
+                "TOK112",
+                f"The pad token {pad!r} is the {role.upper()} token too: code that counts pads by their id counts the {role.upper()} of a text as one.",
+                folder.place(own if folder.token(own, "pad") else _MAP, "pad_token"),
+                "Use a reserved token as the pad, or count by the attention mask.",
+                severity="warning" if role == "bos" else "note",
+                key=role,
+            )
 
 
 def _contradictions(folder: Folder) -> Iterator[Finding]:
@@ -239,9 +282,13 @@ def _contradictions(folder: Folder) -> Iterator[Finding]:
         here, there = folder.token(TOKENIZER_CONFIG, role), folder.token(_MAP, role)
         if here and there and here != there:
             yield _finding(
-                "TOK120", f"{role}_token is {here!r} in {TOKENIZER_CONFIG} and {there!r} in {_MAP}.", folder.place(TOKENIZER_CONFIG, f"{role}_token"), "Write the same in both.",
-                related=[Related("the other value", folder.place(_MAP, f"{role}_token"))], key=role,
-            )  # fmt: skip
+                "TOK120",
+                f"{role}_token is {here!r} in {TOKENIZER_CONFIG} and {there!r} in {_MAP}.",
+                folder.place(TOKENIZER_CONFIG, f"{role}_token"),
+                "Write the same in both.",
+                related=[Related("the other value", folder.place(_MAP, f"{role}_token"))],
+                key=role,
+            )
 
 
 def _ids(folder: Folder) -> Iterator[Finding]:
@@ -254,28 +301,46 @@ def _ids(folder: Folder) -> Iterator[Finding]:
         by_file: dict[str, list[int]] = {}
         for name in (_MODEL, _GENERATION):
             value = folder.get(name, key)
-            ids = [value] if isinstance(value, int) else [each for each in value if isinstance(each, int)] if isinstance(value, list) else []
+            ids = (
+                [value]
+                if isinstance(value, int)
+                else [each for each in value if isinstance(each, int)]
+                if isinstance(value, list)
+                else []
+            )
             if ids:
                 by_file[name] = ids
             beyond = [each for each in ids if size is not None and (each >= size or each < -1)]
             if beyond:
                 yield _finding(
-                    "TOK114", f"{key} {beyond[0]} is beyond the embedding of {size} rows.", folder.place(name, key), "Name an id of the vocabulary, or resize the embedding.", key=f"{name}:{key}",
+                    "TOK114",
+                    f"{key} {beyond[0]} is beyond the embedding of {size} rows.",
+                    folder.place(name, key),
+                    "Name an id of the vocabulary, or resize the embedding.",
+                    key=f"{name}:{key}",
                     related=[Related("vocab_size", folder.place(_MODEL, "vocab_size"))],
-                )  # fmt: skip
+                )
         names = list(by_file)
         if len(names) == 2 and not set(by_file[names[0]]) & set(by_file[names[1]]):
             yield _finding(
-                "TOK115", f"{key} is {_listed(by_file[_MODEL])} in {_MODEL} and {_listed(by_file[_GENERATION])} in {_GENERATION}.", folder.place(_GENERATION, key), "Name the same token.",
-                related=[Related("the other id", folder.place(_MODEL, key))], key=key,
-            )  # fmt: skip
+                "TOK115",
+                f"{key} is {_listed(by_file[_MODEL])} in {_MODEL} and {_listed(by_file[_GENERATION])} in {_GENERATION}.",
+                folder.place(_GENERATION, key),
+                "Name the same token.",
+                related=[Related("the other id", folder.place(_MODEL, key))],
+                key=key,
+            )
         own = getattr(reading, f"{role}_id") if reading is not None else None
         if own is not None and by_file and not any(own in ids for ids in by_file.values()):
             name = next(iter(by_file))
             yield _finding(
-                "TOK115", f"{key} is {_listed(by_file[name])} in {name}, and the tokenizer's {role.upper()} {getattr(reading, f'{role}_token')!r} is {own}.", folder.place(name, key),
-                "Name the same token.", key=f"tokenizer:{key}", severity="note" if role != "eos" else None,
-            )  # fmt: skip
+                "TOK115",
+                f"{key} is {_listed(by_file[name])} in {name}, and the tokenizer's {role.upper()} {getattr(reading, f'{role}_token')!r} is {own}.",
+                folder.place(name, key),
+                "Name the same token.",
+                key=f"tokenizer:{key}",
+                severity="note" if role != "eos" else None,
+            )
 
 
 def _listed(ids: list[int]) -> str:
@@ -293,7 +358,11 @@ def _added(folder: Folder) -> Iterator[Finding]:
             listed[each["id"]] = str(each.get("content"))
     decoder = folder.get(TOKENIZER_CONFIG, "added_tokens_decoder")
     if isinstance(decoder, dict):
-        listed |= {int(number): str(each.get("content")) for number, each in decoder.items() if number.isdigit() and isinstance(each, dict)}
+        listed |= {
+            int(number): str(each.get("content"))
+            for number, each in decoder.items()
+            if number.isdigit() and isinstance(each, dict)
+        }
     for text, number in folder.files.get("added_tokens.json", {}).items():
         if isinstance(number, int):
             listed[number] = text
@@ -304,9 +373,13 @@ def _added(folder: Folder) -> Iterator[Finding]:
     certain = [f"{text!r} ({number})" for number, text in beyond.items() if text in pads]
     shown = ", ".join(certain or [f"{text!r} ({number})" for number, text in list(beyond.items())[:4]])
     yield _finding(
-        "TOK114", f"{'The special token' if certain else 'Added tokens'} {shown} {'lies' if certain else 'lie'} beyond the embedding of {size} rows (vocab_size).",
-        folder.place(_MODEL, "vocab_size"), "Call model.resize_token_embeddings(len(tok)), or take an existing token.", severity="error" if certain else "warning", key="added",
-    )  # fmt: skip
+        "TOK114",
+        f"{'The special token' if certain else 'Added tokens'} {shown} {'lies' if certain else 'lie'} beyond the embedding of {size} rows (vocab_size).",
+        folder.place(_MODEL, "vocab_size"),
+        "Call model.resize_token_embeddings(len(tok)), or take an existing token.",
+        severity="error" if certain else "warning",
+        key="added",
+    )
 
 
 # --- What encoding does -----------------------------------------------------------------------------------------------------
@@ -319,22 +392,41 @@ def _generations(folder: Folder) -> Iterator[Finding]:
     remote = auto.get("AutoTokenizer") if isinstance(auto, dict) else None
     if remote:
         yield _finding(
-            "TOK103", "The folder names a tokenizer class of its own (auto_map), which is code: it was not run, and may tokenize and pad in its own way.",
-            folder.place(TOKENIZER_CONFIG, "auto_map"), severity="note", key="auto_map",
-        )  # fmt: skip
+            "TOK103",
+            "The folder names a tokenizer class of its own (auto_map), which is code: it was not run, and may tokenize and pad in its own way.",
+            folder.place(TOKENIZER_CONFIG, "auto_map"),
+            severity="note",
+            key="auto_map",
+        )
     elif not found and reason:
-        yield _finding("TOK119", f"Without transformers this tokenizer cannot be read: {reason[:1].lower() + reason[1:].rstrip('.')}.", place, key="static")
+        yield _finding(
+            "TOK119",
+            f"Without transformers this tokenizer cannot be read: {reason[:1].lower() + reason[1:].rstrip('.')}.",
+            place,
+            key="static",
+        )
     seen = set()
     for generation, reading in sorted(found.items(), reverse=True):
         for note in reading.notes:
             if note.key.startswith("ignored-add") and note.key not in seen:
                 seen.add(note.key)
-                yield _finding("TOK117", note[:1].upper() + note[1:] + ".", folder.place(TOKENIZER_CONFIG, note.key.removeprefix("ignored-").replace("-", "_")), key=note.key)
+                yield _finding(
+                    "TOK117",
+                    note[:1].upper() + note[1:] + ".",
+                    folder.place(TOKENIZER_CONFIG, note.key.removeprefix("ignored-").replace("-", "_")),
+                    key=note.key,
+                )
         if generation == 5 and reading.other_generation is not None:
             other = reading.other_generation
             differs = [each for each in other.differs if each != "side"]
             if differs:
-                yield _finding("TOK101", f"Another generation reads another tokenizer: {other.because}.", place, severity="note", key=",".join(differs))
+                yield _finding(
+                    "TOK101",
+                    f"Another generation reads another tokenizer: {other.because}.",
+                    place,
+                    severity="note",
+                    key=",".join(differs),
+                )
 
 
 def _twice(folder: Folder) -> Iterator[Finding]:
@@ -344,9 +436,12 @@ def _twice(folder: Folder) -> Iterator[Finding]:
             own = reading.bos_id if role == "BOS" else reading.eos_id
             if own is not None and list(ids).count(own) > 1:
                 yield _finding(
-                    "TOK116", f"{role} is added {list(ids).count(own)} times around every text in transformers {generation}.", Place(f"{folder.shown}/{TOKENIZER_JSON}"),
-                    "Leave it to one place.", key=role,
-                )  # fmt: skip
+                    "TOK116",
+                    f"{role} is added {list(ids).count(own)} times around every text in transformers {generation}.",
+                    Place(f"{folder.shown}/{TOKENIZER_JSON}"),
+                    "Leave it to one place.",
+                    key=role,
+                )
                 return
 
 
@@ -373,10 +468,13 @@ def _targets(folder: Folder) -> Iterator[Finding]:
     per = tried // max(1, len(found))
     both = "" if len(changed) == len(found) else f" in transformers {generation}"
     yield _finding(
-        "TOK118", f"{len(texts)} of {per} answers of several tokens are other tokens once decoded and read again{both}, for example {texts[0]!r}: editors that decode the target score it on the wrong labels.",
-        Place(f"{folder.shown}/{TOKENIZER_JSON}"), "Preflight says which of your requests are hit.", severity="warning" if len(texts) * 2 > per else "note",
+        "TOK118",
+        f"{len(texts)} of {per} answers of several tokens are other tokens once decoded and read again{both}, for example {texts[0]!r}: editors that decode the target score it on the wrong labels.",
+        Place(f"{folder.shown}/{TOKENIZER_JSON}"),
+        "Preflight says which of your requests are hit.",
+        severity="warning" if len(texts) * 2 > per else "note",
         evidence={"answers": texts, "generation": generation},
-    )  # fmt: skip
+    )
 
 
 _Check = Callable[[Folder], Iterator[Finding]]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from padcheck.editing.errors import RequestError, TemplateError
-from padcheck.positions.rows import _truth as true_column
+from padcheck.positions.rows import fact_column as true_column
 from padcheck.positions.rows import split_template
 from padcheck.positions.truth import measure
 from padcheck.sources.requests import Request, RequestProblem, as_requests

@@ -104,7 +104,7 @@ def cuts_of(reader: TokenReader) -> Cuts:
         return Cuts(True, not any(token.single_word for token in tokens), added)
     if "space" in words:
         return Cuts(True, False)
-    whole_sentence = replaces_space and not splitters or words == ["sentence"]
+    whole_sentence = (replaces_space and not splitters) or words == ["sentence"]
     if whole_sentence and model == "BPE" and not any(re.search(r"[^▁]▁", token) for token in backend.get_vocab(with_added_tokens=False)):
         return Cuts(True, False)
     return NEVER

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from padcheck.positions.cuts import Cuts, cuts_of
 from padcheck.positions.editors import Batch, FactToken, Index, Method, Raises
 from padcheck.positions.filling import Filled, Stop, fill, is_cjk
-from padcheck.sources.token_readers import TokenReader
 from padcheck.positions.truth import Measured, by_decoding, first_visible, measure
 from padcheck.sources.requests import Request
+from padcheck.sources.token_readers import TokenReader
 
 
 class Row:
@@ -340,7 +340,7 @@ class RowBuilder:
     ) -> Row:
         measured = measure(wanted[text], text, start, end, prompt_end, self.reader)
         wanted_token = fact_token or self.fact_token
-        row = Row(prepared, number, measured, _truth(measured, wanted_token, end, prompt_end), end)
+        row = Row(prepared, number, measured, fact_column(measured, wanted_token, end, prompt_end), end)
         if wanted_token == "subject_first_after_last" and row.truth is not None and measured.prompt_last is not None:
             # One token holds the subject's end and all that follows in the prompt: there is no token after the subject.
             row.absent = row.truth > measured.prompt_last
@@ -527,7 +527,7 @@ def split_template(template: str) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
-def _truth(measured: Measured, fact_token: str, subject_end: int, prompt_end: int) -> int | None:
+def fact_column(measured: Measured, fact_token: str, subject_end: int, prompt_end: int) -> int | None:
     if fact_token == "subject_last":
         return measured.last
     if fact_token == "subject_first":

@@ -100,9 +100,11 @@ def rereadable() -> Iterator[None]:
         kept: dict[str, IO[bytes]] = {}
         token = _kept.set(kept)
         stack.callback(_kept.reset, token)
-        yield
-        for file in kept.values():
-            stack.callback(file.close)
+        try:
+            yield
+        finally:
+            for file in kept.values():
+                file.close()
 
 
 _kept: ContextVar[dict[str, IO[bytes]] | None] = ContextVar("_kept", default=None)
@@ -116,7 +118,7 @@ def _read_once(name: str) -> bool:
 
 
 def _spooled(name: str) -> IO[bytes]:
-    file = tempfile.TemporaryFile()
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - `rereadable` closes it
     with ExitStack() as stack:
         plain = cast(_Bytes, sys.stdin.buffer) if name == STDIN else stack.enter_context(_open(name))
         for piece in pieces(_guarded(plain, name)):

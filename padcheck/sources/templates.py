@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from padcheck.sources.token_readers import TokenReader
 from padcheck.sources.reading import SourceError
+from padcheck.sources.token_readers import TokenReader
 
 PROFILES = 3
 """Length profiles that an error must survive before it is called certain."""

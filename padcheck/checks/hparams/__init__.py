@@ -33,14 +33,20 @@ def make_case(
     variant, because, sure = _variant(hparams, framework, method)
     values = converted(hparams.values, variant)
     case = Case(
-        hparams, text, variant.framework if variant else framework, variant.method if variant else method, because, sure, variant, None, values,
-    )  # fmt: skip
+        hparams,
+        text,
+        variant.framework if variant else framework,
+        variant.method if variant else method,
+        because,
+        sure,
+        variant,
+        None,
+        values,
+    )
     return replace(case, model=_model(case, model))
 
 
-def check_hparams(
-    case: Case, enabled: frozenset[str], crashed: Callable[[str, Exception], Finding]
-) -> Iterable[Finding]:
+def check_hparams(case: Case, enabled: frozenset[str], crashed: Callable[[str, Exception], Finding]) -> Iterable[Finding]:
     """The findings of one file. A check that raises is reported by `crashed`, and the others still run."""
     for check, ids in CHECKS.items():
         if not enabled.isdisjoint(ids):
@@ -67,7 +73,11 @@ def _variant(hparams: Hparams, framework: str | None, method: str | None) -> tup
     else:
         method, because = folded.get(method.lower(), method), "--method"
     frameworks = [framework] if framework else [each for each in _ORDER if method in known[each]]
-    found = [variant for each in frameworks if method in known.get(each, ()) for variant in variants(each, method)] if method else []
+    found = (
+        [variant for each in frameworks if method in known.get(each, ()) for variant in variants(each, method)]
+        if method
+        else []
+    )
     if not found:
         return None, "no method is named", False
     return nearest_variant(found, hparams.values), because, framework is not None or because == "--method"

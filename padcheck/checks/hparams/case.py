@@ -38,7 +38,13 @@ class Case:
     @property
     def title(self) -> str:
         """ "EasyEdit's ROME" """
-        names = {"easyedit": "EasyEdit", "unified": "unified-model-editing", "rebuilding-rome": "rebuilding-rome", "alphaedit": "AlphaEdit", "pmet": "PMET"}
+        names = {
+            "easyedit": "EasyEdit",
+            "unified": "unified-model-editing",
+            "rebuilding-rome": "rebuilding-rome",
+            "alphaedit": "AlphaEdit",
+            "pmet": "PMET",
+        }
         return f"{names.get(self.framework or '', (self.framework or '').replace('kmeng01-', 'kmeng01/'))}'s {self.method}"
 
     @property
@@ -49,28 +55,46 @@ class Case:
     @property
     def spreads(self) -> bool:
         """Whether the method spreads the edit over several layers (MEMIT and its family)."""
-        return self.variant is not None and self.variant.locates and self.variant.head is not None and self.method not in {"UnKE", "UnKE_ARE"}
+        return (
+            self.variant is not None
+            and self.variant.locates
+            and self.variant.head is not None
+            and self.method not in {"UnKE", "UnKE_ARE"}
+        )
 
     @property
     def reads_own_logits(self) -> bool:
         """Whether the loss comes from the model's own logits (ROME), so that v_loss_layer does not matter."""
-        return self.variant is not None and self.variant.locates and self.variant.head is None and "v_loss_layer" in self.variant.properties
+        return (
+            self.variant is not None
+            and self.variant.locates
+            and self.variant.head is None
+            and "v_loss_layer" in self.variant.properties
+        )
 
     def reads(self, key: str) -> bool:
         """Whether the method's class has the key and the method reads it."""
-        return self.variant is not None and key in self.variant.properties and not self.variant.properties[key].get("x-ignored")
+        return (
+            self.variant is not None and key in self.variant.properties and not self.variant.properties[key].get("x-ignored")
+        )
 
     def layers(self) -> list[int]:
         """The edited layers that are whole numbers."""
         value = self.values.get("layers")
-        return [each for each in value if isinstance(each, int) and not isinstance(each, bool)] if isinstance(value, list) else []
+        return (
+            [each for each in value if isinstance(each, int) and not isinstance(each, bool)]
+            if isinstance(value, list)
+            else []
+        )
 
     def place(self, key: str) -> Place:
         return self.hparams.place(key)
 
     def key_place(self, key: str, occurrence: int = -1) -> Place:
         """Where the key itself stands (not its value); of a repeated key, the last one, or the one asked for."""
-        found = list(re.finditer(rf"^(?P<lead>[ \t]*(?:\{{[ \t]*)?[\"']?){re.escape(key)}[\"']?[ \t]*:", self.text, re.MULTILINE))
+        found = list(
+            re.finditer(rf"^(?P<lead>[ \t]*(?:\{{[ \t]*)?[\"']?){re.escape(key)}[\"']?[ \t]*:", self.text, re.MULTILINE)
+        )
         if not found or occurrence >= len(found):
             return self.place(key)
         match = found[occurrence]
@@ -88,7 +112,13 @@ class Case:
     def written(self, key: str) -> str:
         """A value as it stands in the file."""
         place = self.hparams.places.get(key)
-        if place is None or place.line is None or place.line != place.end_line or place.column is None or place.end_column is None:
+        if (
+            place is None
+            or place.line is None
+            or place.line != place.end_line
+            or place.column is None
+            or place.end_column is None
+        ):
             return repr(self.hparams.values.get(key))
         return self.text.splitlines()[place.line - 1][place.column - 1 : place.end_column - 1]
 
@@ -116,9 +146,18 @@ def finding(
     """A finding of `rule_id`; `key` tells findings of one rule in one file apart (usually the hparams key)."""
     rule = find(rule_id)
     return Finding(
-        rule.id, rule.name, severity or rule.severity, message, confidence, place, remedy=remedy, message_zh=rule.message_zh,
-        related=tuple(related), fix=fix, evidence={"key": f"{rule_id}:{key}" if key else rule_id, **(evidence or {})},
-    )  # fmt: skip
+        rule.id,
+        rule.name,
+        severity or rule.severity,
+        message,
+        confidence,
+        place,
+        remedy=remedy,
+        message_zh=rule.message_zh,
+        related=tuple(related),
+        fix=fix,
+        evidence={"key": f"{rule_id}:{key}" if key else rule_id, **(evidence or {})},
+    )
 
 
 Check = Callable[[Case], Iterator[Finding]]
@@ -138,4 +177,11 @@ def rule(*ids: str) -> Callable[[Check], Check]:
 
 def folder_parts(path: str) -> list[str]:
     """The names of the folders above a file, the nearest first."""
-    return [part for part in reversed(Path(path).resolve().parts[:-1])]
+    return list(reversed(Path(path).resolve().parts[:-1]))
+
+
+def near(word: str, known: Sequence[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
+    """`difflib.get_close_matches`, imported when a word is misspelt."""
+    from difflib import get_close_matches
+
+    return get_close_matches(word, known, count, cutoff)

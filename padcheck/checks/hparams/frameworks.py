@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from padcheck.caching import remembered
 
+if TYPE_CHECKING:
+    from padcheck.positions.editors import Editor, Method
+
 _SAMPLE = {
-    "prefix": 3, "prefix_subject": 6, "row": 12, "prompt": 10, "part_prefix": 3, "part_subject": 3, "part_suffix": 4, "mask": 12, "width": 12,
-    "pads": 0, "target": 2, "target_width": 2, "target_pads": 0, "prompt_width": 10, "joined": 12, "bare_prompt": 10, "specials": 0,
-    "trailing": 0, "target_start": 10,
-}  # fmt: skip
+    "prefix": 3,
+    "prefix_subject": 6,
+    "row": 12,
+    "prompt": 10,
+    "part_prefix": 3,
+    "part_subject": 3,
+    "part_suffix": 4,
+    "mask": 12,
+    "width": 12,
+    "pads": 0,
+    "target": 2,
+    "target_width": 2,
+    "target_pads": 0,
+    "prompt_width": 10,
+    "joined": 12,
+    "bare_prompt": 10,
+    "specials": 0,
+    "trailing": 0,
+    "target_start": 10,
+}
 """A row without pads: an index below 0 counts from the end of the row, any other from its start."""
 
 
@@ -22,12 +41,18 @@ def framework(framework_id: str) -> Mapping[str, Any]:
     return remembered(f"framework-{framework_id}", lambda: _compute(framework_id))
 
 
+_CLASSES = ("GPT2Tokenizer", "PreTrainedTokenizerFast")
+
+
 def _compute(framework_id: str) -> dict[str, Any]:
     from dataclasses import asdict
+    from itertools import chain, combinations
 
     from padcheck.positions.editors import FACT_TOKENS, Raises, load_editor
 
     editor = load_editor(framework_id)
+    words = sorted({word for rule in editor.side_rules for word in rule.path_contains})
+    paths = list(chain.from_iterable(combinations(words, count) for count in range(len(words) + 1)))
     methods = {}
     for name, method in editor.methods.items():
         needs: dict[str, dict[str, str]] = {}
@@ -43,16 +68,49 @@ def _compute(framework_id: str) -> dict[str, Any]:
                 elif entry is not None:
                     ends.setdefault("left" if entry(_SAMPLE) < 0 else "right", f"its index for {batch.name} is {entry.text}")
                 if batch.labels is not None and batch.labels.on == "slots":
-                    ends.setdefault("left" if batch.labels.first(_SAMPLE) < 0 else "right", f"its label slots are {batch.labels.first.text}")
+                    ends.setdefault(
+                        "left" if batch.labels.first(_SAMPLE) < 0 else "right",
+                        f"its label slots are {batch.labels.first.text}",
+                    )
             needs[token] = ends
         methods[name] = {
-            "kind": method.kind, "batchable": method.batchable, "own_loader": method.own_loader, "base": method.base, "sets_side": method.sets_side,
-            "needs": needs, "stops": stops, "padded": any(batch.per != "row" for batch in method.batches),
-        }  # fmt: skip
+            "kind": method.kind,
+            "batchable": method.batchable,
+            "own_loader": method.own_loader,
+            "base": method.base,
+            "needs": needs,
+            "stops": stops,
+            "sides": {
+                each: {" ".join(path): _side(editor, method, name, each, path) for path in paths} for each in _CLASSES
+            },
+        }
     return {
-        "title": editor.title, "unknown_family": editor.unknown_family, "methods": methods,
-        "families": [asdict(family) for family in editor.families], "side_rules": [asdict(rule) for rule in editor.side_rules],
-    }  # fmt: skip
+        "title": editor.title,
+        "unknown_family": editor.unknown_family,
+        "methods": methods,
+        "words": words,
+        "families": [asdict(family) for family in editor.families],
+    }
+
+
+def _side(editor: Editor, method: Method, name: str, class_name: str, words: Sequence[str]) -> tuple[str | None, str]:
+    """The side of a fast tokenizer of this class for a path with these words, if it is the same whatever the tokenizer's own side is."""
+    from types import SimpleNamespace
+
+    from padcheck.positions.side import resulting_side
+
+    results = []
+    for side in ("left", "right"):
+        tokenizer: Any = SimpleNamespace(
+            class_name=class_name,
+            backend_is_fast_class=True,
+            padding_side=side,
+            padding_side_because="the tokenizer's own side",
+        )
+        results.append(resulting_side(editor, method, name, tokenizer, " ".join(words)))
+    if results[0].value != results[1].value:
+        return None, "nothing in the framework sets it"
+    return results[0].value, results[0].because
 
 
 def family_of(facts: Mapping[str, Any], model_path: str) -> Mapping[str, Any] | None:
@@ -63,28 +121,14 @@ def family_of(facts: Mapping[str, Any], model_path: str) -> Mapping[str, Any] | 
 
 def side_without_tokenizer(framework_id: str, method: str, model_path: str) -> tuple[str | None, str]:
     """The side that results whatever the tokenizer's folder says, and why; None where the folder decides."""
-    from types import SimpleNamespace
-
-    from padcheck.positions.editors import Editor, Method, SideRule
-    from padcheck.positions.side import resulting_side
-
     facts = framework(framework_id)
     family = family_of(facts, model_path)
     fast = _class_of(family)
     if fast is None:
         return None, "the class of its tokenizer is not known without its folder"
-    rules = tuple(SideRule(**{key: tuple(value) if isinstance(value, list) else value for key, value in rule.items()}) for rule in facts["side_rules"])
-    editor: Any = SimpleNamespace(title=facts["title"], side_rules=rules)
-    own: Any = SimpleNamespace(sets_side=facts["methods"][method]["sets_side"], source="")
-    results = []
-    for side in ("left", "right"):
-        tokenizer: Any = SimpleNamespace(class_name=fast, backend_is_fast_class=True, padding_side=side, padding_side_because="the tokenizer's own side")
-        editor_: Editor = editor
-        method_: Method = own
-        results.append(resulting_side(editor_, method_, method, tokenizer, model_path))
-    if results[0].value != results[1].value:
-        return None, "nothing in the framework sets it"
-    return results[0].value, results[0].because
+    lowered = model_path.lower()
+    value, because = facts["methods"][method]["sides"][fast][" ".join(word for word in facts["words"] if word in lowered)]
+    return value, because
 
 
 def _class_of(family: Mapping[str, Any] | None) -> str | None:

@@ -33,17 +33,29 @@ def model_and_file_name(case: Case) -> Iterator[Finding]:
             differs.append(f"generation {there.generation} in place of {here.generation}")
     if differs:
         yield finding(
-            "HPR112", f"The file is named {stem} and loads {plain_name(name)}: {', '.join(differs)}.", case.place("model_name"),
-            "Rename the file or name the other model; layers, v_loss_layer and caches belong to one of them.", key="model_name",
-        )  # fmt: skip
+            "HPR112",
+            f"The file is named {stem} and loads {plain_name(name)}: {', '.join(differs)}.",
+            case.place("model_name"),
+            "Rename the file or name the other model; layers, v_loss_layer and caches belong to one of them.",
+            key="model_name",
+        )
     elif here.variant != there.variant or (here.generation is None) != (there.generation is None):
-        what = "a chat model" if there.variant and not here.variant else "a base model" if here.variant and not there.variant else f"generation {there.generation}"
+        what = (
+            "a chat model"
+            if there.variant and not here.variant
+            else "a base model"
+            if here.variant and not there.variant
+            else f"generation {there.generation}"
+        )
         if here.variant == there.variant and there.generation is None:
             return
         yield finding(
-            "HPR112", f"The file is named {stem} and loads {plain_name(name)}, {what}, which its name does not say.", case.place("model_name"),
-            severity="note", key="model_name",
-        )  # fmt: skip
+            "HPR112",
+            f"The file is named {stem} and loads {plain_name(name)}, {what}, which its name does not say.",
+            case.place("model_name"),
+            severity="note",
+            key="model_name",
+        )
 
 
 @rule("HPR113")
@@ -59,21 +71,39 @@ def loss_layer(case: Case) -> Iterator[Finding]:
     fix = case.replace_value("v_loss_layer", str(last), f"Write {last}, the model's last layer")
     if effective > last:
         yield finding(
-            "HPR113", f"v_loss_layer {value} is no layer of the model, which has {model.layers} (0 to {last}; {model.source})"
+            "HPR113",
+            f"v_loss_layer {value} is no layer of the model, which has {model.layers} (0 to {last}; {model.source})"
             + (": its output is never found and the run stops." if case.reads("v_loss_layer") else "."),
-            place, f"Write {last}.", severity="error" if case.reads("v_loss_layer") else "note", confidence=_sure(model), key="v_loss_layer", fix=fix,
+            place,
+            f"Write {last}.",
+            severity="error" if case.reads("v_loss_layer") else "note",
+            confidence=_sure(model),
+            key="v_loss_layer",
+            fix=fix,
             evidence={"last": last},
-        )  # fmt: skip
+        )
     elif case.reads_own_logits:
         yield finding(
-            "HPR113", f"v_loss_layer {value} is not the last of the model's {model.layers} layers; that is harmless here, since {case.title} takes the loss from the model's own logits.",
-            place, severity="note", confidence=_sure(model), key="v_loss_layer", evidence={"last": last},
-        )  # fmt: skip
+            "HPR113",
+            f"v_loss_layer {value} is not the last of the model's {model.layers} layers; that is harmless here, since {case.title} takes the loss from the model's own logits.",
+            place,
+            severity="note",
+            confidence=_sure(model),
+            key="v_loss_layer",
+            evidence={"last": last},
+        )
     elif case.variant.head is not None:
         yield finding(
-            "HPR113", f"The loss is taken from the output of layer {effective} through {case.values.get('ln_f_module')} and {case.values.get('lm_head_module')}, but the model has {model.layers} layers and ends with {last} ({model.source}): the edit is optimised on predictions that the model never makes.",
-            place, f"Write {last}.", severity="error", confidence=_sure(model), key="v_loss_layer", fix=fix, evidence={"last": last},
-        )  # fmt: skip
+            "HPR113",
+            f"The loss is taken from the output of layer {effective} through {case.values.get('ln_f_module')} and {case.values.get('lm_head_module')}, but the model has {model.layers} layers and ends with {last} ({model.source}): the edit is optimised on predictions that the model never makes.",
+            place,
+            f"Write {last}.",
+            severity="error",
+            confidence=_sure(model),
+            key="v_loss_layer",
+            fix=fix,
+            evidence={"last": last},
+        )
 
 
 @rule("HPR114", "HPR115", "HPR116")
@@ -84,7 +114,13 @@ def modules(case: Case) -> Iterator[Finding]:
         return
     for key in ("rewrite_module_tmp", "layer_module_tmp", "mlp_module_tmp", "attn_module_tmp", "rewrite_module_tmps"):
         value = case.values.get(key)
-        templates = [value] if isinstance(value, str) else [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+        templates = (
+            [value]
+            if isinstance(value, str)
+            else [each for each in value if isinstance(each, str)]
+            if isinstance(value, list)
+            else []
+        )
         for template in templates:
             if template.count("{}") == 1:
                 yield from _template(case, key, template)
@@ -93,10 +129,17 @@ def modules(case: Case) -> Iterator[Finding]:
     norm = case.values.get("ln_f_module")
     if isinstance(norm, str) and case.reads("ln_f_module") and variant.head and model.has(norm) is False:
         yield finding(
-            "HPR116", f"The model has no module {norm} ({model.source}); its last norm is {model.architecture['norm']}.", case.place("ln_f_module"),
-            confidence=_sure(model), key="ln_f_module",
-            fix=case.replace_value("ln_f_module", quoted_like(case, "ln_f_module", model.architecture["norm"]), f"Write {model.architecture['norm']}"),
-        )  # fmt: skip
+            "HPR116",
+            f"The model has no module {norm} ({model.source}); its last norm is {model.architecture['norm']}.",
+            case.place("ln_f_module"),
+            confidence=_sure(model),
+            key="ln_f_module",
+            fix=case.replace_value(
+                "ln_f_module",
+                quoted_like(case, "ln_f_module", model.architecture["norm"]),
+                f"Write {model.architecture['norm']}",
+            ),
+        )
     yield from _head(case, model)
 
 
@@ -108,10 +151,13 @@ def _template(case: Case, key: str, template: str) -> Iterator[Finding]:
     if template.endswith(".weight") and variant.locates and reads:
         place = case.place(key)
         yield finding(
-            "HPR116", f"{key} names the weight, but the method looks up the module and adds .weight itself: {template}.weight does not exist.", place,
-            "Leave .weight out.", key=f"{key}:weight",
+            "HPR116",
+            f"{key} names the weight, but the method looks up the module and adds .weight itself: {template}.weight does not exist.",
+            place,
+            "Leave .weight out.",
+            key=f"{key}:weight",
             fix=case.replace_value(key, quoted_like(case, key, template.removesuffix(".weight")), "Leave .weight out"),
-        )  # fmt: skip
+        )
         return
     if model is None or model.architecture is None:
         return
@@ -126,16 +172,23 @@ def _template(case: Case, key: str, template: str) -> Iterator[Finding]:
     if anywhere and len(absent) < model.layers and model.kinds:
         kinds = sorted({model.kinds[layer] for layer in absent})
         yield finding(
-            "HPR116", f"{name} exists at layers {', '.join(map(str, anywhere))} only, and not at the edited {', '.join(map(str, absent))}, which are of kind {', '.join(kinds)} ({model.source}).",
-            case.place(key), confidence=_sure(model), key=key,
-        )  # fmt: skip
+            "HPR116",
+            f"{name} exists at layers {', '.join(map(str, anywhere))} only, and not at the edited {', '.join(map(str, absent))}, which are of kind {', '.join(kinds)} ({model.source}).",
+            case.place(key),
+            confidence=_sure(model),
+            key=key,
+        )
         return
     block = model.architecture["block"]
     known = ", ".join(f"{block}.{part}" for part in model.parts(absent[0]) if part.startswith("mlp")) if weight else block
     yield finding(
-        "HPR116", f"The model has no module {name.format(absent[0])} ({model.source}).", case.place(key),
-        f"Its names look like {known}.", confidence=_sure(model), key=key,
-    )  # fmt: skip
+        "HPR116",
+        f"The model has no module {name.format(absent[0])} ({model.source}).",
+        case.place(key),
+        f"Its names look like {known}.",
+        confidence=_sure(model),
+        key=key,
+    )
 
 
 def _head(case: Case, model: Model) -> Iterator[Finding]:
@@ -147,21 +200,33 @@ def _head(case: Case, model: Model) -> Iterator[Finding]:
     place = case.place("lm_head_module")
     if model.tied is False and head == embed:
         yield finding(
-            "HPR114", f"{head} is the input embedding, and this model's head is not tied to it ({model.source}): the loss is computed with the wrong matrix.",
-            place, f"Write {output}.", confidence=_sure(model), key="lm_head_module",
+            "HPR114",
+            f"{head} is the input embedding, and this model's head is not tied to it ({model.source}): the loss is computed with the wrong matrix.",
+            place,
+            f"Write {output}.",
+            confidence=_sure(model),
+            key="lm_head_module",
             fix=case.replace_value("lm_head_module", quoted_like(case, "lm_head_module", output), f"Write {output}"),
-        )  # fmt: skip
+        )
     elif model.tied and head == output and variant.head == "parameter":
         yield finding(
-            "HPR115", f"{case.title} looks up {head}.weight among the named parameters, where a tied head does not stand ({model.source}): it stops with a LookupError.",
-            place, f"Write {embed}, the same matrix under the name it has there.", confidence=_sure(model), key="lm_head_module",
+            "HPR115",
+            f"{case.title} looks up {head}.weight among the named parameters, where a tied head does not stand ({model.source}): it stops with a LookupError.",
+            place,
+            f"Write {embed}, the same matrix under the name it has there.",
+            confidence=_sure(model),
+            key="lm_head_module",
             fix=case.replace_value("lm_head_module", quoted_like(case, "lm_head_module", embed), f"Write {embed}"),
-        )  # fmt: skip
+        )
     elif head not in (output, embed):
         yield finding(
-            "HPR116", f"The model has no module {head} that could be its output embedding ({model.source}).", place, f"Write {output if not model.tied or variant.head == 'module' else embed}.",
-            confidence=_sure(model), key="lm_head_module",
-        )  # fmt: skip
+            "HPR116",
+            f"The model has no module {head} that could be its output embedding ({model.source}).",
+            place,
+            f"Write {output if not model.tied or variant.head == 'module' else embed}.",
+            confidence=_sure(model),
+            key="lm_head_module",
+        )
 
 
 @rule("HPR118", "HPR119", "HPR120")
@@ -172,23 +237,50 @@ def layers(case: Case) -> Iterator[Finding]:
         outside = [layer for layer in found if layer >= model.layers]
         if outside:
             yield finding(
-                "HPR118", f"Layer {', '.join(map(str, outside))} is outside the model, which has {model.layers} (0 to {model.last}; {model.source}).", place,
-                confidence=_sure(model), key="layers",
-            )  # fmt: skip
+                "HPR118",
+                f"Layer {', '.join(map(str, outside))} is outside the model, which has {model.layers} (0 to {model.last}; {model.source}).",
+                place,
+                confidence=_sure(model),
+                key="layers",
+            )
     if len(set(found)) < len(found):
-        yield finding("HPR119", "A layer stands in layers more than once.", place, "Name each layer once.", key="layers:repeated", severity="error" if case.spreads else "warning")
+        yield finding(
+            "HPR119",
+            "A layer stands in layers more than once.",
+            place,
+            "Name each layer once.",
+            key="layers:repeated",
+            severity="error" if case.spreads else "warning",
+        )
     elif found != sorted(found):
         written = "[" + ", ".join(map(str, sorted(found))) + "]"
         yield finding(
-            "HPR119", f"layers is not ascending: the target is computed at the last one written ({found[-1]}), and the layers above it are edited all the same."
-            if case.spreads else "layers is not ascending.",
-            place, f"Write {written}.", severity="error" if case.spreads else "note", key="layers",
+            "HPR119",
+            f"layers is not ascending: the target is computed at the last one written ({found[-1]}), and the layers above it are edited all the same."
+            if case.spreads
+            else "layers is not ascending.",
+            place,
+            f"Write {written}.",
+            severity="error" if case.spreads else "note",
+            key="layers",
             fix=case.replace_value("layers", written, "Sort the layers"),
-        )  # fmt: skip
+        )
     if case.method in {"ROME", "R-ROME"} and len(found) > 1:
-        yield finding("HPR120", f"{case.title} is made for one layer; with {len(found)} each gets an edit of its own.", place, severity="warning", key="layers")
+        yield finding(
+            "HPR120",
+            f"{case.title} is made for one layer; with {len(found)} each gets an edit of its own.",
+            place,
+            severity="warning",
+            key="layers",
+        )
     elif case.spreads and len(found) == 1:
-        yield finding("HPR120", f"{case.title} spreads the edit over several layers; with one layer it takes all of it there.", place, severity="note", key="layers")
+        yield finding(
+            "HPR120",
+            f"{case.title} spreads the edit over several layers; with one layer it takes all of it there.",
+            place,
+            severity="note",
+            key="layers",
+        )
 
 
 @rule("HPR116", "HPR118")
@@ -198,7 +290,9 @@ def inner_parameters(case: Case) -> Iterator[Finding]:
     if not isinstance(value, list) or model is None or model.architecture is None:
         return
     for name in value:
-        if not isinstance(name, str) or name.startswith(("encoder.", "decoder.", "Qformer", "opt_", "llama_", "language_model", "model.language_model")):
+        if not isinstance(name, str) or name.startswith(
+            ("encoder.", "decoder.", "Qformer", "opt_", "llama_", "language_model", "model.language_model")
+        ):
             continue
         plain = re.sub(r"\[(\d+)\]", r".\1", name)
         at = re.search(r"\.(\d+)(?=\.)", plain)
@@ -206,13 +300,18 @@ def inner_parameters(case: Case) -> Iterator[Finding]:
         module = re.sub(r"\.(weight|bias)$", "", plain)
         if layer is not None and layer >= model.layers:
             yield finding(
-                "HPR118", f"{name} is outside the model, which has {model.layers} layers (0 to {model.last}; {model.source}).", case.place("inner_params"),
-                confidence=_sure(model), key=f"inner_params:{name}",
-            )  # fmt: skip
+                "HPR118",
+                f"{name} is outside the model, which has {model.layers} layers (0 to {model.last}; {model.source}).",
+                case.place("inner_params"),
+                confidence=_sure(model),
+                key=f"inner_params:{name}",
+            )
         elif model.has(module, layer) is False:
             yield finding(
-                "HPR116", f"The model has no {name} ({model.source}).", case.place("inner_params"), f"Its names look like {model.architecture['block']}.{model.parts(0)[-1]}.",
-                confidence=_sure(model), key=f"inner_params:{name}",
-            )  # fmt: skip
-
-
+                "HPR116",
+                f"The model has no {name} ({model.source}).",
+                case.place("inner_params"),
+                f"Its names look like {model.architecture['block']}.{model.parts(0)[-1]}.",
+                confidence=_sure(model),
+                key=f"inner_params:{name}",
+            )

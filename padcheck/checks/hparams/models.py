@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +13,9 @@ from typing import Any
 from padcheck.caching import remembered
 from padcheck.resources import rules_dir
 
-_CONTAINERS_AND_MORE = frozenset({"act", "act_fn", "activation", "dropout", "attn_dropout", "resid_dropout", "rotary_emb", "attention_dropout"})
+_CONTAINERS_AND_MORE = frozenset(
+    {"act", "act_fn", "activation", "dropout", "attn_dropout", "resid_dropout", "rotary_emb", "attention_dropout"}
+)
 """Modules without weights that a block may have besides those listed."""
 
 
@@ -55,10 +56,16 @@ class Model:
                 return True
             if weight:
                 return False
-            return not part or any(each.startswith(part + ".") for each in parts) or part.rpartition(".")[2] in _CONTAINERS_AND_MORE
+            return (
+                not part
+                or any(each.startswith(part + ".") for each in parts)
+                or part.rpartition(".")[2] in _CONTAINERS_AND_MORE
+            )
         outer = [architecture[key] for key in ("norm", "embed", "head")]
         blocks = architecture["block"].replace(".{}", "")
-        return name in outer or any(each.startswith(name + ".") for each in [*outer, blocks]) or (name == blocks and not weight)
+        return (
+            name in outer or any(each.startswith(name + ".") for each in [*outer, blocks]) or (name == blocks and not weight)
+        )
 
     def parts(self, layer: int | None) -> list[str]:
         assert self.architecture is not None
@@ -74,8 +81,13 @@ class Model:
 
 @cache
 def _profiles() -> Mapping[str, Any]:
-    path = rules_dir() / "models" / "profiles.toml"
-    return remembered("profiles", lambda: tomllib.loads(path.read_text("utf-8")))
+    return remembered("profiles", _read_profiles)
+
+
+def _read_profiles() -> Mapping[str, Any]:
+    import tomllib
+
+    return tomllib.loads((rules_dir() / "models" / "profiles.toml").read_text("utf-8"))
 
 
 def plain_name(name: str) -> str:
@@ -95,9 +107,16 @@ def profile(name: str) -> Model | None:
     entry = found[0]
     architecture = data["architectures"][entry["architecture"]]
     return Model(
-        entry["title"], f"the published {entry['title']}", False, entry["layers"], entry.get("hidden"), entry.get("vocab"),
-        entry.get("tied", architecture["tied"]), architecture, _kinds(architecture, entry["layers"]),
-    )  # fmt: skip
+        entry["title"],
+        f"the published {entry['title']}",
+        False,
+        entry["layers"],
+        entry.get("hidden"),
+        entry.get("vocab"),
+        entry.get("tied", architecture["tied"]),
+        architecture,
+        _kinds(architecture, entry["layers"]),
+    )
 
 
 def _kinds(architecture: Mapping[str, Any], layers: int) -> tuple[str, ...] | None:
@@ -122,16 +141,22 @@ def from_config(folder: Path) -> Model | None:
         return None
     model_type = text.get("model_type", config.get("model_type"))
     architecture = next((each for each in _profiles()["architectures"].values() if model_type in each["model_types"]), None)
-    if text is not config and model_type not in ("qwen3_5_text",):
+    if text is not config and model_type != "qwen3_5_text":
         architecture = None  # the decoder of a multimodal model hangs below another name
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     listed = text.get("layer_types")
     kinds = tuple(listed) if isinstance(listed, list) else _kinds(architecture, layers) if architecture else None
     return Model(
-        folder.name, f"{(folder / 'config.json').as_posix()}", True, layers, _first(text, ("hidden_size", "n_embd")),
-        _first(text, ("vocab_size", "padded_vocab_size")), tied if isinstance(tied, bool) else architecture["tied"] if architecture else None,
-        architecture, kinds,
-    )  # fmt: skip
+        folder.name,
+        f"{(folder / 'config.json').as_posix()}",
+        True,
+        layers,
+        _first(text, ("hidden_size", "n_embd")),
+        _first(text, ("vocab_size", "padded_vocab_size")),
+        tied if isinstance(tied, bool) else architecture["tied"] if architecture else None,
+        architecture,
+        kinds,
+    )
 
 
 def _first(config: Mapping[str, Any], names: Sequence[str]) -> Any:
@@ -141,9 +166,36 @@ def _first(config: Mapping[str, Any], names: Sequence[str]) -> Any:
 # --- Names ------------------------------------------------------------------------------------------------------------------
 
 _FAMILIES = (
-    "blip2", "minigpt4", "llavaov", "llava", "chatglm", "glm", "gpt-neox", "gpt-neo", "gpt-j", "gptj", "gpt2", "gpt-2", "gpt", "tinyllama", "llama", "vicuna", "alpaca", "qwen", "mistral",
-    "mixtral", "baichuan", "internlm", "gemma", "phi", "t5", "opt", "bloom", "falcon", "deepseek",
-)  # fmt: skip
+    "blip2",
+    "minigpt4",
+    "llavaov",
+    "llava",
+    "chatglm",
+    "glm",
+    "gpt-neox",
+    "gpt-neo",
+    "gpt-j",
+    "gptj",
+    "gpt2",
+    "gpt-2",
+    "gpt",
+    "tinyllama",
+    "llama",
+    "vicuna",
+    "alpaca",
+    "qwen",
+    "mistral",
+    "mixtral",
+    "baichuan",
+    "internlm",
+    "gemma",
+    "phi",
+    "t5",
+    "opt",
+    "bloom",
+    "falcon",
+    "deepseek",
+)
 _SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)b(?![a-z])")
 _WORD_SIZE = re.compile(r"-(xl|large|medium|small|base)(?![a-z])")
 _VARIANT = re.compile(r"(?<![a-z])(chat|instruct|it)(?![a-z])")
@@ -172,4 +224,6 @@ def name_parts(name: str) -> NameParts | None:
     generation = re.match(r"-?v?(\d+(?:\.\d+)?)(?![\d.]*b)(?=[-a-z]|$)", rest)
     size = _SIZE.search(rest.replace("_", "-")) or _WORD_SIZE.search(rest)
     folded = {"gptj": "gpt-j", "gpt-2": "gpt2", "glm": "chatglm", "llavaov": "llava"}.get(family, family)
-    return NameParts(folded, generation[1] if generation else None, size[1] if size else None, "chat" if _VARIANT.search(rest) else None)
+    return NameParts(
+        folded, generation[1] if generation else None, size[1] if size else None, "chat" if _VARIANT.search(rest) else None
+    )

@@ -69,11 +69,19 @@ def variants(framework: str, method: str) -> tuple[Variant, ...]:
         raise KeyError(f"{framework}-{method}") from None
     return tuple(
         Variant(
-            framework, method, each["title"], each["x-source"], each["properties"], tuple(each["required"]),
-            each["x-numeric-strings"], each.get("x-aliases", {}), tuple(each.get("x-filled", ())), each.get("x-head"),
+            framework,
+            method,
+            each["title"],
+            each["x-source"],
+            each["properties"],
+            tuple(each["required"]),
+            each["x-numeric-strings"],
+            each.get("x-aliases", {}),
+            tuple(each.get("x-filled", ())),
+            each.get("x-head"),
         )
         for each in document["anyOf"]
-    )  # fmt: skip
+    )
 
 
 def nearest_variant(candidates: Sequence[Variant], keys: Mapping[str, Any]) -> Variant:
@@ -122,9 +130,14 @@ def faults(value: Any, schema: Mapping[str, Any], where: str = "") -> Iterator[t
 
 
 _WORDS = {
-    "integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false", "array": "a list",
-    "object": "a mapping", "null": "null",
-}  # fmt: skip
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "null",
+}
 
 
 def _is(value: Any, kind: str) -> bool:

@@ -21,10 +21,14 @@ def facts_of(case: Case) -> dict[str, Any]:
     places = {name: _place_out(case.place(name)) for name in names if name in case.hparams.places}
     model = case.model_name or case.values.get("model_name_or_path")
     return {
-        "path": case.path, "method": case.method, "framework": case.framework, "places": places,
-        "model_name": model if isinstance(model, str) else None, "stats": case.reads("mom2_dataset") and isinstance(model, str),
+        "path": case.path,
+        "method": case.method,
+        "framework": case.framework,
+        "places": places,
+        "model_name": model if isinstance(model, str) else None,
+        "stats": case.reads("mom2_dataset") and isinstance(model, str),
         **{name: case.values.get(name) for name in ("stats_dir", "P_loc", "layers")},
-    }  # fmt: skip
+    }
 
 
 def across(facts: Sequence[Facts], enabled: frozenset[str]) -> Iterator[Finding]:
@@ -48,11 +52,19 @@ def _shared_projection(facts: Iterable[Facts]) -> Iterator[Finding]:
         for other in users[1:]:
             model = _model(first) != _model(other)
             if model or first["layers"] != other["layers"]:
-                what = f"of {plain_name(other['model_name'])} and of {plain_name(first['model_name'])}" if model else f"for layers {other['layers']} and for {first['layers']}"
+                what = (
+                    f"of {plain_name(other['model_name'])} and of {plain_name(first['model_name'])}"
+                    if model
+                    else f"for layers {other['layers']} and for {first['layers']}"
+                )
                 yield finding(
-                    "STA101", f"P_loc {path} is the projection {what}: whichever runs second loads the other's.", _place(other, "P_loc"),
-                    "Name a file per model and layers.", key="P_loc", related=[Related("the other file", _place(first, "P_loc"))],
-                )  # fmt: skip
+                    "STA101",
+                    f"P_loc {path} is the projection {what}: whichever runs second loads the other's.",
+                    _place(other, "P_loc"),
+                    "Name a file per model and layers.",
+                    key="P_loc",
+                    related=[Related("the other file", _place(first, "P_loc"))],
+                )
 
 
 def _model(facts: Facts) -> str:
@@ -70,9 +82,13 @@ def _spellings(facts: Iterable[Facts]) -> Iterator[Finding]:
         (first_name, first), *others = spelled.items()
         for name, other in others:
             yield finding(
-                "STA102", f"The same model is called {name!r} here and {first_name!r} elsewhere: its second moments are stored under the name's last part, so each name computes its own.",
-                _place(other, "model_name"), f"Write {first_name} everywhere.", key="model_name", related=[Related("the other name", _place(first, "model_name"))],
-            )  # fmt: skip
+                "STA102",
+                f"The same model is called {name!r} here and {first_name!r} elsewhere: its second moments are stored under the name's last part, so each name computes its own.",
+                _place(other, "model_name"),
+                f"Write {first_name} everywhere.",
+                key="model_name",
+                related=[Related("the other name", _place(first, "model_name"))],
+            )
 
 
 def _stats_collide(facts: Iterable[Facts]) -> Iterator[Finding]:
@@ -91,9 +107,13 @@ def _stats_collide(facts: Iterable[Facts]) -> Iterator[Finding]:
         (first_owner, first), *others = published
         for owner, other in others:
             yield finding(
-                "STA103", f"{owner}/{last} and {first_owner}/{last} store their second moments under the same {folder}/{last}: one loads the other's.",
-                _place(other, "model_name"), "Give each its own stats_dir.", key="stats_dir", related=[Related("the other model", _place(first, "model_name"))],
-            )  # fmt: skip
+                "STA103",
+                f"{owner}/{last} and {first_owner}/{last} store their second moments under the same {folder}/{last}: one loads the other's.",
+                _place(other, "model_name"),
+                "Give each its own stats_dir.",
+                key="stats_dir",
+                related=[Related("the other model", _place(first, "model_name"))],
+            )
 
 
 def _place_out(place: Place) -> list[Any]:
