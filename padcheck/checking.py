@@ -130,7 +130,7 @@ def _tasks(
     if len(files) < len(paths):
         name = options.stdin_filename or "stdin"
         text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
-        own = settings.of(Path(name).absolute())
+        own = settings.of_file(name)
         rule = own.file_rule(Path(name).absolute())
         tasks.append(
             _Task(name, name, None, _rule_out(rule), True, own.enabled(), model, options.framework, options.method, text)
@@ -139,7 +139,7 @@ def _tasks(
         if isinstance(candidate, Missing):
             report.errors.append(_missing(candidate.path))
             continue
-        own = settings.of(candidate.path.absolute())
+        own = settings.of_file(candidate.path, is_folder=candidate.folder_kind is not None)
         tasks.append(_task(candidate, own, options, model))
     return tasks, texts
 
@@ -441,7 +441,7 @@ def _gather(tasks: Sequence[_Task], found: Sequence[Facts], settings: SettingsPe
         for finding in across(hparams, enabled):
             by_path[finding.place.path or ""].append(finding)
     for task, facts in zip(tasks, found, strict=True):
-        own = settings.of(Path(task.path).absolute())
+        own = settings.of_file(task.path, is_folder=task.kind is not None)
         known = [_comment_in(each) for each in facts["comments"]]
         findings = sift(hide(by_path[task.shown], known, show=own.no_ignores), own)
         findings += sift(about_comments(known, task.enabled), own)
@@ -484,7 +484,7 @@ def _fix(
         old = task.text if task.text is not None else _exact(Path(task.path))
         if old is None:
             continue
-        own = settings.of(Path(task.path).absolute())
+        own = settings.of_file(task.path, is_folder=task.kind is not None)
         text, count, state = _until_stable(task, old, facts, options, own)
         if text == old:
             continue

@@ -132,6 +132,8 @@ class Settings:
     per_file_ignores: tuple[tuple[str, frozenset[str]], ...] = ()
     no_ignores: bool = False
     ignores: list[Ignore] = field(default_factory=list)
+    _enabled: frozenset[str] | None = None
+    _excluded: tuple[re.Pattern[str], tuple[str, ...]] | None = None
 
     def as_toml(self) -> str:
         lines = [f"# from {self.source or 'the defaults and the command line'}", "[tool.padcheck]"]
@@ -162,14 +164,21 @@ class Settings:
 
     def enabled(self) -> frozenset[str]:
         """The ids of the rules that run."""
-        from padcheck.rulebook import rules
+        if self._enabled is None:
+            from padcheck.rulebook import rules
 
-        chosen = matching(self.select) if self.select else set(rules())
-        return frozenset(chosen - matching(self.ignore))
+            chosen = matching(self.select) if self.select else set(rules())
+            self._enabled = frozenset(chosen - matching(self.ignore))
+        return self._enabled
 
     def excludes(self, path: Path) -> bool:
-        """Whether a pattern of `exclude` or `extend-exclude` covers this file or folder."""
-        return any(covers(pattern, path, self.root) for pattern in (*self.exclude, *self.extend_exclude))
+        """Whether a pattern of `exclude` or `extend-exclude` names this file or folder. Folders above it are for the caller to ask."""
+        if self._excluded is None:
+            patterns = (*self.exclude, *self.extend_exclude)
+            names = "|".join(f"(?:{glob_to_regex(each.rstrip('/')).pattern})" for each in patterns if "/" not in each.rstrip("/"))
+            self._excluded = re.compile(names or r"(?!)"), tuple(each for each in patterns if "/" in each.rstrip("/"))
+        names_, paths = self._excluded
+        return names_.fullmatch(path.name) is not None or any(covers(pattern, path, self.root) for pattern in paths)
 
     def file_rule(self, path: Path) -> FileRule | None:
         """The entry of `[tool.padcheck.files]` for this file; the last one that covers it counts."""
@@ -215,9 +224,8 @@ class SettingsPerFolder:
         self._by_source: dict[Path | None, Settings] = {}
         self._by_folder: dict[Path, Settings] = {}
 
-    def of(self, path: Path) -> Settings:
-        """The settings for a file or folder. Raises SourceError as `settings_for` does."""
-        folder = path if path.is_dir() else path.parent
+    def of(self, folder: Path) -> Settings:
+        """The settings for what lies in a folder. Raises SourceError as `settings_for` does."""
         known = self._by_folder.get(folder)
         if known is None:
             fixed = self._options.get("config") or self._options.get("isolated")
@@ -227,6 +235,11 @@ class SettingsPerFolder:
                 known = self._by_source[source] = settings_for(folder, self._options)
             self._by_folder[folder] = known
         return known
+
+    def of_file(self, path: str | Path, *, is_folder: bool = False) -> Settings:
+        """The settings for a file, or for a folder that is one thing."""
+        absolute = Path(path).absolute()
+        return self.of(absolute if is_folder else absolute.parent)
 
     def all(self) -> Iterable[Settings]:
         return self._by_source.values()
@@ -325,7 +338,6 @@ def glob_to_regex(pattern: str) -> re.Pattern[str]:
     return re.compile(result)
 
 
-@cache
 def nearest_configuration(target: Path) -> Path | None:
     """The configuration file of the nearest folder that has one."""
     start = target.resolve()

@@ -21,7 +21,7 @@ from padcheck.passes import Outcome, run_pass
 from padcheck.planning import Plan
 from padcheck.positions.drift import Reading
 from padcheck.positions.editors import Side
-from padcheck.positions.rows import Prepared
+from padcheck.positions.rows import Prepared, running_text
 from padcheck.remedies import right_side, usable_places
 from padcheck.reports import PreflightReport, Remedy
 from padcheck.sources.reading import STDIN, SourceError
@@ -69,14 +69,16 @@ def correct(plan: Plan, requests: str | Path, outcome: Outcome, report: Prefligh
     if write:
         _write(plan, requests, side, correction)
         report.written.extend(correction.written)
-    if correction.entries:
-        path = corrections_path(requests)
-        report.corrections_path = relative_posix(path, Path.cwd())
-        line = f'with padcheck.guard(tokenizer, model=model, corrections="{report.corrections_path}"): ...'
-        report.remedies.insert(0, Remedy(f"{'Written' if write else 'To write'}: {len(correction.entries):,} corrections.", report.corrections_path, line, not left_over))
+    state = "Written" if write else "To write"
     if correction.config is not None:
+        if report.remedies and report.remedies[0].line == f'"padding_side": "{side}"':
+            report.remedies.pop(0)  # the advice that is followed here
         shown = relative_posix(correction.config[0], Path.cwd())
-        report.remedies.insert(0, Remedy(f"{'Written' if write else 'To write'}: padding_side {side}.", shown, f'"padding_side": "{side}"', not left_over))
+        report.remedies.insert(0, Remedy(f"{state}: padding_side {side}.", shown, f'"padding_side": "{side}"', not left_over))
+    if correction.entries:
+        report.corrections_path = relative_posix(corrections_path(requests), Path.cwd())
+        line = f'with padcheck.guard(tokenizer, model=model, corrections="{report.corrections_path}"): ...'
+        report.remedies.insert(0, Remedy(f"{state}: {len(correction.entries):,} corrections.", report.corrections_path, line, not left_over))
     drift_rules = {group.rule for group in outcome.tally.groups.values()} | {"PAD105", "PAD106"}
     other_errors = any(item.severity == "error" and item.rule not in drift_rules for item in report.findings)
     if write and not left_over and not other_errors and not report.errors:
@@ -114,7 +116,8 @@ def _find_heads(plan: Plan, requests: str | Path, side: Side, correction: Correc
 
 def right_head(prepared: Prepared, reader: TokenReader) -> str | None:
     """The beginning of the target's text that is read again as `target_ids[:-1]` behind the prompt; None if there is none."""
-    prompt, target = prepared.filled.prompt, prepared.filled.target
+    prompt = prepared.filled.prompt
+    target = running_text(prepared.filled)[len(prompt) :]
     (own,) = reader.encode_batch([prompt])
     own_ids = [token for token, special in zip(own.ids, own.special_tokens_mask, strict=True) if not special]
     wanted = own_ids + prepared.target_ids[:-1]

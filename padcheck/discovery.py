@@ -98,7 +98,7 @@ def discover(paths: Iterable[str | Path], settings: SettingsPerFolder) -> Iterat
 
 def _named(path: Path, settings: SettingsPerFolder) -> Iterator[Candidate]:
     """A file that is named: never excluded without --force-exclude; a tokenizer's file stands for its folder."""
-    own = settings.of(path.absolute())
+    own = settings.of_file(path)
     if own.force_exclude and any(
         own.excludes(part) for part in (path.absolute(), *path.absolute().parents) if own.root in part.parents
     ):
@@ -149,7 +149,7 @@ def _walk(
                 continue
             if not entry.is_file():
                 continue
-        if own.excludes(absolute) or ignored.ignores(absolute, is_folder):
+        if own.excludes(absolute) or ignored.ignores(str(absolute), is_folder):
             continue
         if is_folder:
             yield from _walk(path, settings, ignored)
@@ -236,7 +236,8 @@ def schema_methods() -> Mapping[str, list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    base: Path
+    base: str
+    """The folder of its file, with a slash."""
     regex: re.Pattern[str]
     negated: bool
     folders_only: bool
@@ -279,15 +280,13 @@ class _Ignored:
         new = tuple(pattern for line in lines if (pattern := _pattern(line, base)) is not None)
         return _Ignored(self.patterns + new, self.in_repository)
 
-    def ignores(self, path: Path, is_folder: bool) -> bool:
+    def ignores(self, path: str, is_folder: bool) -> bool:
+        """Whether the patterns leave out this file or folder (an absolute path)."""
+        path = path.replace(os.sep, "/")
         for pattern in reversed(self.patterns):
             if pattern.folders_only and not is_folder:
                 continue
-            try:
-                relative = path.relative_to(pattern.base).as_posix()
-            except ValueError:
-                continue
-            if pattern.regex.fullmatch(relative):
+            if path.startswith(pattern.base) and pattern.regex.fullmatch(path, len(pattern.base)):
                 return not pattern.negated
         return False
 
@@ -304,4 +303,4 @@ def _pattern(line: str, base: Path) -> _Pattern | None:
     if not line:
         return None
     anchored = "/" in line
-    return _Pattern(base, glob_to_regex(line.lstrip("/") if anchored else f"**/{line}"), negated, folders_only)
+    return _Pattern(base.as_posix().rstrip("/") + "/", glob_to_regex(line.lstrip("/") if anchored else f"**/{line}"), negated, folders_only)

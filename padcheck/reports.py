@@ -132,6 +132,10 @@ class PreflightReport(Report):
     """Files that --fix wrote, relative POSIX paths."""
     seconds: float = 0.0
 
+    def exit_code(self, fail_on: str = "error") -> int:
+        """As for every report; findings that a correction has cured (verdict "corrected") count no more."""
+        return 0 if self.verdict == "corrected" and not self.errors else Report.exit_code(self, fail_on)
+
     def summary(self) -> dict[str, Any]:
         """`verdict`, `requests`, `rows`, `padding_side` as the JSON contract names them."""
         return {

@@ -238,14 +238,40 @@ def _side(folder: Folder) -> Iterator[Finding]:
         return
     found, _ = folder.readings
     sides = {generation: reading.padding_side for generation, reading in found.items()}
+    place = Place(f"{folder.shown}/{TOKENIZER_CONFIG if TOKENIZER_CONFIG in folder.files else TOKENIZER_JSON}")
+    remedy = 'Write "padding_side" into tokenizer_config.json.'
+    slow = _slow_side(found[4].class_name) if 4 in found else None
     if len(set(sides.values())) > 1:
         yield _finding(
             "TOK110",
-            f"No file states the padding side: {found[4].class_name} pads on the {sides[4]} in transformers 4, {found[5].class_name} on the {sides[5]} in transformers 5.",
-            Place(f"{folder.shown}/{TOKENIZER_CONFIG}"),
-            'Write "padding_side" into tokenizer_config.json.',
+            f"No file states the padding side: {found[4].class_name} pads on the {sides[4]} in transformers 4, "
+            f"{found[5].class_name} on the {sides[5]} in transformers 5.",
+            place,
+            remedy,
             severity="warning",
+            key="generation",
         )
+    elif slow is not None and slow != sides[4]:
+        yield _finding(
+            "TOK110",
+            f"No file states the padding side: {found[4].class_name} pads on the {sides[4]}, and with use_fast=False its slow class on the {slow}.",
+            place,
+            remedy,
+            severity="warning",
+            key="use_fast",
+        )
+    elif sides:
+        side = next(iter(sides.values()))
+        yield _finding("TOK110", f"No file states the padding side; it is {side} by the default of {found[max(found)].class_name}.", place, remedy, key="default")
+
+
+def _slow_side(class_name: str) -> str | None:
+    """The default side of the slow class beside a fast one, in transformers 4."""
+    from padcheck.sources.tokenizer_classes import releases
+
+    release = [each for each in releases() if each.generation == 4][-1]
+    slow = release.by_name(class_name.removesuffix("Fast")) if class_name.endswith("Fast") else None
+    return slow.padding_side if slow is not None else None
 
 
 # --- Special tokens ---------------------------------------------------------------------------------------------------------

@@ -242,7 +242,7 @@ class RowBuilder:
         for prepared in live:
             filled = prepared.filled
             wanted.add(filled.prompt)
-            wanted.add(_running_text(filled))
+            wanted.add(running_text(filled))
             for number in encoded if self.needs_base else ():
                 self._want(wanted, prepared, number)
             for kl in self.method.kl_prompts if self.needs_kl else ():
@@ -364,7 +364,7 @@ class RowBuilder:
     def _running(self, prepared: Prepared, wanted: _Texts) -> None:
         """The target's ids as they stand behind the bare prompt."""
         filled = prepared.filled
-        bare, joined = _without_tail(wanted[filled.prompt]), _without_tail(wanted[_running_text(filled)])
+        bare, joined = _without_tail(wanted[filled.prompt]), _without_tail(wanted[running_text(filled)])
         if joined[: len(bare)] == bare:
             prepared.running = tuple(joined[len(bare) :])
 
@@ -558,7 +558,7 @@ def _first_beyond(measured: Measured, end: int) -> int | None:
     return next((column for column in range(measured.lead, measured.n - measured.tail) if offsets[column][1] > end), None)
 
 
-def _running_text(filled: Filled) -> str:
+def running_text(filled: Filled) -> str:
     """Prompt and target as they stand in text: one space between them, none where there is one or before Chinese and Japanese."""
     prompt, target = filled.prompt, filled.target
     spaced = target[:1].isspace() or prompt[-1:].isspace() or (target and is_cjk(target[0]))
