@@ -60,7 +60,8 @@ def main() -> None:
     parser.add_argument("--one", default="hparams/MEMIT/gpt2-xl.yaml", help="the one file of the last rows, below the tree")
     arguments = parser.parse_args()
     tree, python = str(arguments.tree), sys.executable
-    check = [python, "-m", "padcheck.cli", "check", "--isolated", "-j", "1"]
+    program = "from padcheck.cli import main; raise SystemExit(main())"  # what the installed script does
+    check = [python, "-c", program, "check", "--isolated", "-j", "1"]
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "PADCHECK_CACHE_DIR": cache, "RAYON_NUM_THREADS": "1"}
         one = str(arguments.tree / arguments.one)
@@ -90,10 +91,14 @@ def main() -> None:
         ratios["cold / flake8"] = times["padcheck check --no-cache"] / times["flake8"]
     for name, ratio in ratios.items():
         print(f"{name:{width}}  {ratio:6.2f}")
-    versions = {name: _version(name) for name in ("ruff", "flake8", "click", "PyYAML")} | {"python": platform.python_version()}
+    versions = {name: _version(name) for name in ("ruff", "flake8", "click", "PyYAML")} | {
+        "python": platform.python_version()
+    }
     results = Path(__file__).parent / "results"
     results.mkdir(exist_ok=True)
-    (results / "check_tree.json").write_text(json.dumps({"cpu_seconds": times, "ratios": ratios, "versions": versions}, indent=2) + "\n")
+    (results / "check_tree.json").write_text(
+        json.dumps({"cpu_seconds": times, "ratios": ratios, "versions": versions}, indent=2) + "\n"
+    )
 
 
 def _version(package: str) -> str | None:

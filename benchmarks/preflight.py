@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -133,7 +132,9 @@ def main() -> None:
         from padcheck import preflight
 
         preflight(hparams(options.tokenizer[0]), options.requests, tokenizer=options.tokenizer[0], padding_side="left", context_templates=TEMPLATES[:3], transformers=5)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        # Not ru_maxrss: a child begins with its parent's peak.
+        status = Path("/proc/self/status").read_text("utf-8")
+        print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
         return
     requests = json.loads(options.requests.read_text("utf-8"))
     result: dict[str, Any] = {"speed": [], "memory_kib": {}, "startup_s": startup()}

@@ -39,6 +39,12 @@ def cache_dir() -> Path:
 @cache
 def tool_digest() -> str:
     """A digest of padcheck itself, its code and its rules: by name, size and time, which a new version or a mended rule changes."""
+    import padcheck
+
+    index = rules_dir() / "index.json"
+    if index.exists():  # an installation: its files change with its version, and the index is written anew each time
+        state = index.stat()
+        return digest(padcheck.__version__, str(index), state.st_size, state.st_mtime_ns, sys.version_info[:3])
     found: list[tuple[str, int, int]] = []
     for root in (Path(__file__).parent, rules_dir()):
         stack = [str(root)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,12 @@ def _key(task: _Task) -> str | None:
             content = hashlib.sha256(data).hexdigest()
     except OSError:
         return None
-    return digest(content, str(Path(task.path).absolute()), task.shown, task.kind, task.rule, sorted(task.enabled))
+    return digest(content, str(Path(task.path).absolute()), task.shown, task.kind, task.rule, _together(task.enabled))
+
+
+@cache
+def _together(ids: frozenset[str]) -> str:
+    return digest(sorted(ids))
 
 
 def _stat(path: Path | None) -> list[int] | None:

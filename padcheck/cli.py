@@ -41,6 +41,23 @@ def shared_options(command: F) -> F:
     return command
 
 
+def model_options(command: F) -> F:
+    """Options of the commands that edit a model, in the order of `--help`."""
+    options = (
+        click.option("--model", required=True, metavar="DIR", help="The model's folder, which also holds the tokenizer."),
+        click.option("--requests", required=True, metavar="FILE", help="Edit requests: JSON, JSON Lines, CSV; plain or gzip; - for standard input."),
+        click.option("--method", metavar="NAME", help="The method, instead of the one that the hparams name."),
+        click.option("--context-templates", metavar="FILE", help="Templates, one per line or as JSON [default: sampled from the model]."),
+        click.option("--covariance", metavar="FILE", help="Second moments that `padcheck stats` wrote."),
+        click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the sampled templates."),
+        click.option("--device", metavar="NAME", help="Where to run [default: the GPU, if there is one]."),
+        click.option("--trust-remote-code", is_flag=True, help="Let transformers run the code that the model's folder names."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 class _Commands(click.Group):
     """Suggests the nearest command for a misspelt one, and keeps to the exit codes."""
 
@@ -114,6 +131,61 @@ def preflight(**options: Any) -> None:
     from padcheck.commands import run_preflight
 
     raise SystemExit(run_preflight(options))
+
+
+@cli.command()
+@click.argument("hparams", metavar="HPARAMS")
+@model_options
+@click.option("--out", metavar="DIR", help="Save the edited model there: a new or empty folder, not the model's own.")
+@click.option("--dry-run", is_flag=True, help="Work the edit out and write nothing.")
+def edit(**options: Any) -> None:
+    """Edit a model, in a way that padding cannot break, and save it.
+
+    Writes a folder that from_pretrained opens, with a file that says how it came about.
+    """
+    from padcheck.editing_commands import run_edit
+
+    raise SystemExit(run_edit(options))
+
+
+@cli.command()
+@click.argument("hparams", metavar="HPARAMS")
+@click.option("--model", required=True, metavar="DIR", help="The model's folder, which also holds the tokenizer.")
+@click.option("--corpus", required=True, multiple=True, metavar="FILE", help="Text, JSON Lines or a folder; may be given several times.")
+@click.option("--out", required=True, metavar="FILE", help="The file of second moments to write (safetensors).")
+@click.option("--field", default="text", show_default=True, metavar="NAME", help="The key of a document's text in JSON Lines and data sets.")
+@click.option("--split", default="train", show_default=True, metavar="NAME", help="The split of a saved data set.")
+@click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Stop after so many tokens.")
+@click.option("--max-documents", type=click.IntRange(1), metavar="N", help="Stop after so many documents [default: mom2_n_samples].")
+@click.option("--max-length", type=click.IntRange(1), metavar="N", help="Cut longer documents [default: what the model's positions allow].")
+@click.option("--batch-tokens", type=click.IntRange(1), default=4096, show_default=True, metavar="N", help="Tokens of one forward pass.")
+@click.option("--dtype", metavar="NAME", help="Of the forward pass, as in bfloat16 [default: the model's].")
+@click.option("--device", metavar="NAME", help="Where to run [default: the GPU, if there is one].")
+@click.option("--resume/--no-resume", default=True, show_default=True, help="Keep what is done beside the file, and take it up again.")
+@click.option("--overwrite", is_flag=True, help="Write over the file.")
+@click.option("--trust-remote-code", is_flag=True, help="Let transformers run the code that the model's folder names.")
+def stats(**options: Any) -> None:
+    """Estimate the second moments that MEMIT and its kin need, for all layers in one pass; also under torchrun."""
+    from padcheck.editing_commands import run_stats
+
+    raise SystemExit(run_stats(options))
+
+
+@cli.command()
+@click.argument("hparams", metavar="HPARAMS")
+@model_options
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Take the first N requests [default: all].")
+@click.option("--attention", type=click.Choice(["eager", "sdpa"]), help="The model's attention [default: what transformers chooses].")
+@click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def verify(**options: Any) -> None:
+    """Prove on your own model what left padding does to an edit, and what of it did the harm.
+
+    Each request is edited alone: right; on a left-padded batch, as the editors do it; and with indices, position ids or mask put
+    right. The model comes back as it was. Exit code 1: the corrected edit is not the right one, so padding does not explain it all.
+    """
+    from padcheck.editing_commands import run_verify
+
+    raise SystemExit(run_verify(options))
 
 
 @cli.command()

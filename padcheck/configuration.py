@@ -175,7 +175,9 @@ class Settings:
         """Whether a pattern of `exclude` or `extend-exclude` names this file or folder. Folders above it are for the caller to ask."""
         if self._excluded is None:
             patterns = (*self.exclude, *self.extend_exclude)
-            names = "|".join(f"(?:{glob_to_regex(each.rstrip('/')).pattern})" for each in patterns if "/" not in each.rstrip("/"))
+            names = "|".join(
+                f"(?:{glob_to_regex(each.rstrip('/')).pattern})" for each in patterns if "/" not in each.rstrip("/")
+            )
             self._excluded = re.compile(names or r"(?!)"), tuple(each for each in patterns if "/" in each.rstrip("/"))
         names_, paths = self._excluded
         return names_.fullmatch(path.name) is not None or any(covers(pattern, path, self.root) for pattern in paths)

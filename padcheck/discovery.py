@@ -303,4 +303,9 @@ def _pattern(line: str, base: Path) -> _Pattern | None:
     if not line:
         return None
     anchored = "/" in line
-    return _Pattern(base.as_posix().rstrip("/") + "/", glob_to_regex(line.lstrip("/") if anchored else f"**/{line}"), negated, folders_only)
+    return _Pattern(
+        base.as_posix().rstrip("/") + "/",
+        glob_to_regex(line.lstrip("/") if anchored else f"**/{line}"),
+        negated,
+        folders_only,
+    )

@@ -262,7 +262,13 @@ def _side(folder: Folder) -> Iterator[Finding]:
         )
     elif sides:
         side = next(iter(sides.values()))
-        yield _finding("TOK110", f"No file states the padding side; it is {side} by the default of {found[max(found)].class_name}.", place, remedy, key="default")
+        yield _finding(
+            "TOK110",
+            f"No file states the padding side; it is {side} by the default of {found[max(found)].class_name}.",
+            place,
+            remedy,
+            key="default",
+        )
 
 
 def _slow_side(class_name: str) -> str | None:

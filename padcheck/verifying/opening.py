@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,8 @@ def needs_moments(hparams: EditHparams) -> bool:
     return hparams.mom2_adjustment if hparams.method in ("ROME", "R-ROME") else True
 
 
-def read_moments(path: Path, model: nn.Module, hparams: EditHparams) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+def read_moments(path: Path, model: nn.Module) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
     """The second moments that `padcheck stats` wrote, and their key. Raises CovarianceError where they are another model's."""
-    from dataclasses import asdict
-
     if not path.is_file():
         raise SourceError("there is no such file.", path=str(path))
     moments = load(path, {"model": model_digest(model)})

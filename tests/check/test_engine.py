@@ -316,6 +316,10 @@ def test_nothing_heavy_is_imported(write: Write, tmp_path: Path) -> None:
     program = "import sys; from padcheck.cli import main; main(sys.argv[1:]); print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     paths = [str(tmp_path), str(shared / "tokenizers" / "gpt2-shape"), str(shared / "demo")]
     done = subprocess.run(
-        [sys.executable, "-c", program, "check", "--no-cache", *paths], capture_output=True, text=True, check=True, cwd=shared.parents[1]
+        [sys.executable, "-c", program, "check", "--no-cache", *paths],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=shared.parents[1],
     )
     assert not {"torch", "transformers", "numpy", "jsonschema"} & set(done.stdout.splitlines()[-1].split())

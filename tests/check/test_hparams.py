@@ -100,6 +100,13 @@ DEFECTS = [
     Defect(19, "HPR135", "error", SIMIE, {}),
     Defect(19, "PAD105", "error", ROME, {"fact_token": "subject_first"}),
     Defect(19, "IDX109", "error", MEMIT, {"fact_token": "last"}),
+    Defect(
+        5,
+        "ENV101",
+        "note",
+        ROME,
+        {"model_name": "./models/qwen2-vl-7b", "rewrite_module_tmp": "model.layers.{}.mlp.down_proj"},
+    ),
     Defect(1, "HPR137", "error", SIMIE, {"base_method": "MEMIT"}),
     Defect(16, "HPR104", "error", R_ROME, {"enable_prompt_keys": True}),
 ]

@@ -315,3 +315,37 @@ def inner_parameters(case: Case) -> Iterator[Finding]:
                 confidence=_sure(model),
                 key=f"inner_params:{name}",
             )
+
+
+_MOVED = (
+    (re.compile(r"^language_model\.model\.layers\b"), "model.language_model.layers"),
+    (re.compile(r"^model\.layers\b"), "model.language_model.layers"),
+    (re.compile(r"^model\.language_model\.layers\b"), "model.layers or language_model.model.layers"),
+)
+_MULTIMODAL = re.compile(r"llava|-vl\b|-vl-|vl-")
+
+
+@rule("ENV101")
+def moved_modules(case: Case) -> Iterator[Finding]:
+    """Names of multimodal models' text decoders, which transformers 4.52 moved."""
+    name = case.model_name
+    if name is None or not _MULTIMODAL.search(plain_name(name)):
+        return
+    for key in ("inner_params", "rewrite_module_tmp"):
+        value = case.values.get(key)
+        first = value[0] if isinstance(value, list) and value else value
+        if not isinstance(first, str):
+            continue
+        plain = re.sub(r"\[(\d+)\]", r".\1", first)
+        other = next((words for pattern, words in _MOVED if pattern.search(plain)), None)
+        if other is not None:
+            newer = plain.startswith("model.language_model")
+            yield finding(
+                "ENV101",
+                f"{first} exists {'since' if newer else 'until'} transformers 4.{'52' if newer else '51'} only: the text decoder of this model hangs "
+                f"below {other} {'before' if newer else 'since 4.52'}.",
+                case.place(key),
+                "Say which transformers the file is for, and pin it.",
+                severity="note",
+                key=key,
+            )
