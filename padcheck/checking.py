@@ -60,7 +60,6 @@ class CheckReport(Report):
     shown: list[tuple[str, str, str]] = field(default_factory=list)
     """Path, kind and reason of every file (--show-files)."""
     fixed: int = 0
-    held_back: int = 0
     diffs: list[str] = field(default_factory=list)
     fixed_stdin: str | None = None
 
@@ -463,9 +462,6 @@ def _gather(tasks: Sequence[_Task], found: Sequence[Facts], settings: SettingsPe
             finding.place.column or 0,
             finding.rule,
         )
-    )
-    report.held_back = sum(
-        1 for each in report.visible() if each.fix is not None and each.fix.edits and each.fix.grade == "unsafe"
     )
     for finding in report.visible():
         if finding.rule == "LNT101":

@@ -91,9 +91,6 @@ def run_check(options: Mapping[str, Any]) -> int:
     code = deliver(report, settings, options, excerpt=_excerpts())
     if report.fixed:
         click.echo(f"{report.fixed} fixed.", err=True)
-    if report.held_back and settings.output_format in {"text", "concise"}:
-        hint = "--unsafe-fixes" if options["fix"] else "--fix --unsafe-fixes"
-        click.echo(f"{report.held_back} fixes may change a result that was right and wait for {hint}.", err=True)
     return 1 if code == 0 and report.fixed and options["exit_non_zero_on_fix"] else code
 
 
@@ -117,7 +114,15 @@ def _add_ignores(report: Report, settings: Any) -> int:
     if fresh:
         try:
             old = path.read_text("utf-8") if path.exists() else ""
-            _write(path, old + ("" if not old or old.endswith("\n") else "\n") + ("\n" if old else "") + "\n".join(fresh))
+            text = old + ("" if not old or old.endswith("\n") else "\n") + ("\n" if old else "") + "\n".join(fresh)
+            if settings.ignore and "ignore" in settings.lists_in_file:  # TOML allows one of the two under one name
+                click.echo(
+                    f"padcheck: ignore is a list of rules in {path.as_posix()}, so no [[ignore]] entries can stand there. "
+                    'Write the rules as [tool.padcheck.per-file-ignores] "*" = [...] first.',
+                    err=True,
+                )
+                return 2
+            _write(path, text)
         except OSError as error:
             click.echo(f"padcheck: {path.as_posix()} cannot be written: {error.strerror}.", err=True)
             return 2

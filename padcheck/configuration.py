@@ -132,6 +132,8 @@ class Settings:
     per_file_ignores: tuple[tuple[str, frozenset[str]], ...] = ()
     no_ignores: bool = False
     ignores: list[Ignore] = field(default_factory=list)
+    lists_in_file: frozenset[str] = frozenset()
+    """Keys that the configuration file itself gives as lists of rules."""
     _enabled: frozenset[str] | None = None
     _excluded: tuple[re.Pattern[str], tuple[str, ...]] | None = None
 
@@ -370,8 +372,11 @@ def _read(path: Path, settings: Settings) -> None:
         else data.get("tool", {}).get("padcheck", data)
     )
     settings.source, settings.root = shown, path.resolve().parent
+    settings.lists_in_file = frozenset(
+        key for key in ("select", "ignore") if isinstance(table.get(key), list) and not _entries(table[key])
+    )
     for key, value in table.items():
-        if key == "ignore" and isinstance(value, list) and value and isinstance(value[0], dict):
+        if key == "ignore" and _entries(value):
             settings.ignores = [_ignore(entry, number, text, shown, settings.root) for number, entry in enumerate(value)]
         elif key not in _KEYS:
             raise SourceError(f"unknown key {key!r}", path=shown, line=_line(text, key), remedy=_suggest(key, _KEYS))
@@ -395,6 +400,11 @@ def _read(path: Path, settings: Settings) -> None:
             )
         else:
             setattr(settings, key.replace("-", "_"), _strings(value, key, text, shown) if key in _LISTS else value)
+
+
+def _entries(value: Any) -> bool:
+    """Whether `ignore` is a list of [[ignore]] entries, not of rules."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _table(value: Any, key: str, text: str, shown: str) -> Mapping[str, Any]:

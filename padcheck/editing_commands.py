@@ -58,8 +58,12 @@ def run_edit(options: Mapping[str, Any]) -> int:
         model, tokenizer = open_model(source, device=options["device"], trust_remote_code=options["trust_remote_code"])
         moments, key = read_moments(Path(options["covariance"]), model) if options["covariance"] else (None, None)
         if moments is None and needs_moments(hparams):
-            raise _Refused(f"{hparams.method} needs second moments: write them with `padcheck stats` and give --covariance FILE.")
-        result = edit(model, tokenizer, requests, hparams, context_templates=templates, covariance=moments, seed=options["seed"])
+            raise _Refused(
+                f"{hparams.method} needs second moments: write them with `padcheck stats` and give --covariance FILE."
+            )
+        result = edit(
+            model, tokenizer, requests, hparams, context_templates=templates, covariance=moments, seed=options["seed"]
+        )
         for line in _summary(requests, result):
             click.echo(line)
         if options["dry_run"] or out is None:
@@ -79,7 +83,9 @@ def run_stats(options: Mapping[str, Any]) -> int:
 
         given = {name: value for name, value in options.items() if name not in ("hparams", "corpus", "out")}
         told.code = run(
-            StatsOptions(Path(options["hparams"]), corpus=tuple(map(Path, options["corpus"])), out=Path(options["out"]), **given),
+            StatsOptions(
+                Path(options["hparams"]), corpus=tuple(map(Path, options["corpus"])), out=Path(options["out"]), **given
+            ),
             say=click.echo,
         )
     return told.code
@@ -104,7 +110,9 @@ def run_verify(options: Mapping[str, Any]) -> int:
             moments, _ = read_moments(Path(options["covariance"]), model)
         elif needs_moments(hparams):
             moments, tokens = estimated_moments(model, tokenizer, hparams)
-            notes.append(f"no --covariance is given: second moments are an ESTIMATE on {tokens:,} tokens of a small embedded corpus")
+            notes.append(
+                f"no --covariance is given: second moments are an ESTIMATE on {tokens:,} tokens of a small embedded corpus"
+            )
         comparison = compare(
             model, tokenizer, requests, hparams, covariance=moments, context_templates=templates, seed=options["seed"],
             on_progress=_counter(len(requests)),
@@ -115,7 +123,9 @@ def run_verify(options: Mapping[str, Any]) -> int:
             click.echo(as_text(comparison, notes), nl=False)
         off = comparison.worst_correction()
         if off is None or off > (_EXACT if comparison.dtype in ("float32", "float64") else _COARSE):
-            click.echo("padcheck verify: the corrected edit is not the right one, so padding does not explain everything.", err=True)
+            click.echo(
+                "padcheck verify: the corrected edit is not the right one, so padding does not explain everything.", err=True
+            )
             told.code = 1
     return told.code
 
@@ -196,7 +206,13 @@ def _provenance(
         "source": source.resolve().name,
         "hparams": {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "values": asdict(hparams)},
         "requests": [
-            {"index": one.index, "case_id": one.case_id, "prompt": one.prompt, "subject": one.subject, "target_new": one.target_new}
+            {
+                "index": one.index,
+                "case_id": one.case_id,
+                "prompt": one.prompt,
+                "subject": one.subject,
+                "target_new": one.target_new,
+            }
             for one in requests
         ],
         "padding_side": "irrelevant: no position of this edit depends on padding",
@@ -204,9 +220,13 @@ def _provenance(
         "seed": options["seed"],
         "covariance": covariance,
         "updates": {
-            name: {"norm": float(update.norm()), "lost_to_rounding": result.rounding.get(name, 0.0)} for name, update in result.updates.items()
+            name: {"norm": float(update.norm()), "lost_to_rounding": result.rounding.get(name, 0.0)}
+            for name, update in result.updates.items()
         },
-        "probability": [{"first": trace[0]["probability"], "last": trace[-1]["probability"], "steps": len(trace)} for trace in result.trace],
+        "probability": [
+            {"first": trace[0]["probability"], "last": trace[-1]["probability"], "steps": len(trace)}
+            for trace in result.trace
+        ],
         "fingerprint": result.state.fingerprint,
         "notes": list(result.notes),
         "versions": {name: _version(name) for name in _VERSIONS},

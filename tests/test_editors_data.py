@@ -77,13 +77,14 @@ LAST_ONLY = {
     ("easyedit", "unke-z"),
     ("easyedit", "unke-key"),
     ("easyedit", "unke-are-key"),
+    ("easyedit", "row-last"),
     ("kmeng01-rome", "kn-mask"),
 }
 
 COUNTS = {
     "prefix": 3, "prefix_subject": 6, "row": 10, "mask": 10, "prompt": 8, "width": 14, "pads": 4,
     "part_prefix": 2, "part_subject": 4, "part_suffix": 5,
-    "target": 3, "target_width": 5, "target_pads": 2, "prompt_width": 9, "joined": 7, "bare_prompt": 4, "specials": 0,
+    "target": 3, "target_width": 5, "target_pads": 2, "prompt_width": 9, "trailing": 0, "target_start": 8, "joined": 7, "bare_prompt": 4, "specials": 0,
 }  # fmt: skip
 NOTHING_FOLLOWS = {**COUNTS, "row": 6, "mask": 6, "part_suffix": 0}
 """The subject ends the row."""
@@ -246,7 +247,7 @@ LOOKUPS: list[tuple[str, str, str, Mapping[str, int | str]]] = [
     ("easyedit", "ROME", "value", {**WHOLE, "last": -1}),
     ("easyedit", "R-ROME", "optimise", {**WHOLE, "last": 7}),
     *(
-        ("easyedit", name, batch, {**WHOLE, "last": "raises" if batch != "optimise" else -1})
+        ("easyedit", name, batch, {**WHOLE, "last": "raises" if batch != "optimise" or name == "EAMET" else -1})
         for name in ("MEMIT", "MEMIT-FE", "EMMET", "AlphaEdit", "SPHERE", "CORE", "PMET", "EAMET")
         for batch in ("optimise", "keys", "current")
     ),
@@ -254,8 +255,10 @@ LOOKUPS: list[tuple[str, str, str, Mapping[str, int | str]]] = [
     ("easyedit", "GRACE", "train", {"last": 7}),
     ("easyedit", "KN", "train", {"last": -1}),
     ("easyedit", "UnKE", "optimise", {"last": 9}),
-    ("easyedit", "UnKE", "current", {"last": 9}),
-    ("easyedit", "UnKE_ARE", "current", {"last": 7}),
+    ("easyedit", "UnKE", "keys", {"last": 9}),
+    ("easyedit", "UnKE_ARE", "keys", {"last": 7}),
+    ("easyedit", "DEFER", "train", {"last": -1}),
+    ("easyedit", "MELO", "train", {"last": -1}),
     *(("kmeng01-rome", "ROME", batch, {**PARTS, "last": -1}) for batch in ("optimise", "keys", "value")),
     ("kmeng01-rome", "KN", "train", {"last": -1}),
     *(("kmeng01-memit", "ROME", batch, {**PARTS, "last": -1}) for batch in ("optimise", "keys", "value")),
@@ -265,7 +268,7 @@ LOOKUPS: list[tuple[str, str, str, Mapping[str, int | str]]] = [
     *(("rebuilding-rome", "ROME", batch, {**PARTS, "last": -1}) for batch in ("optimise", "keys", "value")),
     *(("unified", "ROME", batch, {**WHOLE, "last": -1}) for batch in ("optimise", "keys", "value")),
     *(
-        ("unified", name, batch, {**WHOLE, "last": "raises" if batch != "optimise" else -1})
+        ("unified", name, batch, {**WHOLE, "last": "raises" if batch != "optimise" or name == "EAMET" else -1})
         for name in ("MEMIT", "EMMET")
         for batch in ("optimise", "keys", "current")
     ),
@@ -273,7 +276,7 @@ LOOKUPS: list[tuple[str, str, str, Mapping[str, int | str]]] = [
     ("alphaedit", "ROME", "keys", {**WHOLE, "last": -1}),
     ("alphaedit", "ROME", "value", {**WHOLE, "last": -1}),
     *(
-        ("alphaedit", name, batch, {**WHOLE, "last": "raises" if batch != "optimise" else -1})
+        ("alphaedit", name, batch, {**WHOLE, "last": "raises" if batch != "optimise" or name == "EAMET" else -1})
         for name in ("AlphaEdit", "MEMIT", "MEMIT_prune", "MEMIT_seq", "MEMIT_rect", "NSE")
         for batch in ("optimise", "keys", "current")
     ),
@@ -388,12 +391,12 @@ SPANS: list[tuple[str, str, str, dict[str, str], tuple[int, int, str, bool]]] = 
     ("easyedit", "MELO", "train", {}, (0, 7, "tokens", True)),
     ("easyedit", "LoRA", "train", {}, (4, 11, "tokens", True)),
     ("easyedit", "LoRA_uns", "train", {}, (4, 11, "tokens", True)),
-    ("easyedit", "QLoRA", "train", {}, (2, 4, "tokens", False)),
-    ("easyedit", "MEND", "train", {}, (10, 12, "slots", False)),
-    ("easyedit", "MALMEN", "train", {}, (10, 12, "slots", False)),
-    ("easyedit", "ULTRAEDIT", "train", {}, (10, 12, "slots", False)),
-    ("easyedit", "UltraEdit", "train", {}, (10, 12, "slots", False)),
-    ("easyedit", "DINM", "train", {}, (10, 12, "slots", False)),
+    ("easyedit", "QLoRA", "train", {}, (0, 13, "tokens", False)),
+    ("easyedit", "MEND", "train", {}, (8, 12, "slots", False)),
+    ("easyedit", "MALMEN", "train", {}, (8, 12, "slots", False)),
+    ("easyedit", "ULTRAEDIT", "train", {}, (8, 12, "slots", False)),
+    ("easyedit", "UltraEdit", "train", {}, (8, 12, "slots", False)),
+    ("easyedit", "DINM", "train", {}, (8, 12, "slots", False)),
     ("kmeng01-rome", "FT", "train", {}, (9, 9, "tokens", False)),
     ("kmeng01-rome", "MEND", "train", {}, (0, 6, "tokens", True)),
     ("kmeng01-rome", "KE", "train", {}, (0, 6, "tokens", True)),
@@ -451,6 +454,7 @@ def cases(labelled: Callable[[list[str], list[str], int, int], list[int]]) -> It
                 "pads": row.count("pad"),
                 "target_width": len(target_row),
                 "target_pads": target_row.index("t"),
+                "trailing": 0 if left else row.count("pad"),
                 "prompt_width": prompt_width,
                 "joined": prompt + target,
                 "bare_prompt": prompt,
@@ -470,7 +474,10 @@ def literal_head(row: list[str], target_row: list[str], prompt: int, prompt_widt
 
 
 def literal_wise(row: list[str], target_row: list[str], prompt: int, prompt_width: int) -> list[int]:
-    return [column for column in range(len(row))[prompt_width:] if row[column] != "pad"]
+    """The loss starts at the count of the columns that are left out, pads included, less two logits (WISE.py:146, :274)."""
+    kept = [column for column in range(len(row))[prompt_width:] if row[column] != "pad"]
+    start = len(row) - len(kept) - 1
+    return [column for column in kept if column >= start]
 
 
 def literal_ft(row: list[str], target_row: list[str], prompt: int, prompt_width: int) -> list[int]:
@@ -478,10 +485,9 @@ def literal_ft(row: list[str], target_row: list[str], prompt: int, prompt_width:
 
 
 def literal_tail(row: list[str], target_row: list[str], prompt: int, prompt_width: int) -> list[int]:
+    """The pads of the shorter targets are labels as well: nothing masks them."""
     slots = list(range(len(row)))[:-1][-len(target_row) :]
-    if len(slots) < len(target_row):
-        return []
-    return [slot for slot, label in zip(slots, target_row, strict=True) if label != "pad"]
+    return slots if len(slots) == len(target_row) else []
 
 
 def literal_kmeng_mend(row: list[str], target_row: list[str], prompt: int, prompt_width: int) -> list[int]:
@@ -548,7 +554,7 @@ def test_what_happens_to_the_target() -> None:
     for name in ("MEMIT", "MEMIT-FE", "EMMET", "AlphaEdit", "SPHERE", "CORE"):
         assert of("easyedit", name) == ("unless-leading", "none-strip-bos-or-unk", "decode")
     assert of("easyedit", "PMET") == ("unless-leading-if-gpt", "none", "decode")
-    assert of("easyedit", "EAMET") == ("unless-leading", "kept", "decode")
+    assert of("easyedit", "EAMET") == ("unless-leading", "kept-but-first-of-llama", "decode")
     originals = (
         ("kmeng01-rome", "ROME"),
         ("kmeng01-memit", "MEMIT"),

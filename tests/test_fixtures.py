@@ -120,7 +120,8 @@ def test_another_seed_is_another_vocabulary() -> None:
 
 
 def test_everything_shipped_is_small() -> None:
-    sizes = {path: path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()}
+    folders = ("tokenizers", "probes", "demo")  # the models have a test of their own
+    sizes = {path: path.stat().st_size for folder in folders for path in (SHIPPED / folder).rglob("*") if path.is_file()}
     assert sum(sizes.values()) < 2_000_000
     assert max(sizes.values()) < 100_000
 

@@ -69,8 +69,8 @@ def test_wheel_has_all_data(wheel: zipfile.ZipFile, root: Path, folder: str) -> 
 
 @pytest.mark.slow
 def test_wheel_is_small_typed_and_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
-    data = [entry for entry in wheel.infolist() if entry.filename.startswith("padcheck/_data/")]
-    assert sum(entry.file_size for entry in data) <= 5 * MEBIBYTE
+    shipped = [entry for entry in wheel.infolist() if entry.filename.startswith("padcheck/_data/fixtures/shipped/")]
+    assert sum(entry.file_size for entry in shipped) <= 5 * MEBIBYTE
     assert {"padcheck/py.typed", "padcheck/__init__.pyi"} <= set(wheel.namelist())
     assert {name.partition("/")[0] for name in wheel.namelist()} == {"padcheck", "padcheck-0.1.0.dist-info"}
     assert not [name for name in wheel.namelist() if name.endswith((".pyc", ".orig"))]

@@ -343,7 +343,7 @@ def test_preflight_text_in_order() -> None:
         "Findings",
         "error PAD101 lookup-shifted-by-pads",
         "at: hparams/gpt2-xl.yaml:3:5",
-        "evidence: requests 12; first ids 0, 1, 2, 3, 4, 5, 6, 7, … (20 in all)",
+        "evidence: first ids 0, 1, 2, 3, 4, 5, 6, 7, … (20 in all)",
         "see: tokenizer_config.json:2: set here",
         "help: Pad on the right.",
         "warning REQ103 subject-inside-word (confidence: medium)",

@@ -173,7 +173,9 @@ class Literal:
             parts = torch.stack([loss, nll, kl, decay, torch.exp(-each).mean()]).detach().tolist()
             self.trace.append(dict(zip(names, parts, strict=True)))
             if not abs(parts[0]) < float("inf"):
-                raise ObjectiveError(f"the loss is {parts[0]} at step {step}, and the editor would write that into the weights")
+                raise ObjectiveError(
+                    f"the loss is {parts[0]} at step {step}, and the editor would write that into the weights"
+                )
             if parts[0] < GOOD_ENOUGH or step == hparams.v_num_grad_steps - 1:
                 break
             loss.backward()

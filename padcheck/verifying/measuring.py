@@ -69,7 +69,9 @@ class Probe:
 
 def paraphrases_of(extra: Mapping[str, Any]) -> list[str]:
     """Other ways of asking, as the public data sets name them."""
-    return _texts(extra.get("paraphrases"), extra.get("paraphrase_prompts"), extra.get("rephrase_prompt"), extra.get("rephrase"))
+    return _texts(
+        extra.get("paraphrases"), extra.get("paraphrase_prompts"), extra.get("rephrase_prompt"), extra.get("rephrase")
+    )
 
 
 def unrelated_of(extra: Mapping[str, Any]) -> list[str]:

@@ -35,7 +35,9 @@ def open_model(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen = {} if attention is None else {"attn_implementation": attention}
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", trust_remote_code=trust_remote_code, **chosen)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype="auto", trust_remote_code=trust_remote_code, **chosen
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         return model.to(device).eval(), tokenizer
     except (OSError, ValueError, KeyError, RuntimeError) as error:

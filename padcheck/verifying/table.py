@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ NAMES = {
     POSITIONS: "only the position ids right",
     MASK: "only the mask left out",
 }
+_WIDTH = 100
 _BARS = "▁▂▃▄▅▆▇█"
 _MEANT = 0.9
 """The part of the harm that a change must bring back to be called its cause."""
@@ -46,15 +48,17 @@ def _lines(comparison: Comparison, notes: Sequence[str], max_requests: int) -> I
         line += f"{_percent(mean([o.locality for o in outcomes])):>10}   {_curve(outcomes)}"
         yield line + (f"   {failed} of {len(outcomes)} not finite" if failed else "")
     yield ""
-    yield verdict(comparison)
+    yield from textwrap.wrap(verdict(comparison), _WIDTH)
     for reason, times in Counter(o.reason for one in compared for o in one.outcomes.values() if o.reason).most_common():
-        yield f"not finite ({times} edits): {reason}"
+        yield from textwrap.wrap(f"not finite ({times} edits): {reason}", _WIDTH)
     yield ""
     yield f"{'request':29}{'right':>8}{'left':>8}{'corrected':>11}   right, then left"
     for one in compared[:max_requests]:
         identity = one.request.index if one.request.case_id is None else one.request.case_id
         named = "".join(character if character.isprintable() else "·" for character in f"{identity} {one.request.subject}")
-        cells = "".join(f"{_percent(one.outcomes[way].probability):>{width}}" for way, width in ((RIGHT, 8), (LEFT, 8), (CORRECTED, 11)))
+        cells = "".join(
+            f"{_percent(one.outcomes[way].probability):>{width}}" for way, width in ((RIGHT, 8), (LEFT, 8), (CORRECTED, 11))
+        )
         yield f"{named[:28]:29}{cells}   {sparkline(one.outcomes[RIGHT].steps)}  {sparkline(one.outcomes[LEFT].steps)}"
     if len(compared) > max_requests:
         yield f"… and {len(compared) - max_requests} more (all of them in --output-format json)"
@@ -65,7 +69,7 @@ def verdict(comparison: Comparison) -> str:
     lost, interval = comparison.gap(LEFT), comparison.interval(LEFT)
     if lost is None:
         return "Left padding: no edit came out finite."
-    between = f" (95 % interval {interval[0]:+.1%} to {interval[1]:+.1%})" if interval else ""
+    between = f" (95% interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
     sentence = f"Left padding takes {100 * lost:.1f} points of the right edit's probability{between}."
     alone = {way: comparison.recovered(way) for way in (INDICES, POSITIONS, MASK, CORRECTED)}
     if any(value is None for value in alone.values()):
@@ -81,7 +85,9 @@ def verdict(comparison: Comparison) -> str:
 def _cause(parts: dict[str, float]) -> str:
     if parts[INDICES] >= _MEANT:
         rest = parts[CORRECTED] - parts[INDICES]
-        return "The indices did it." if rest < 0.01 else f"The indices did it; missing position ids took the last {rest:.0%}."
+        return (
+            "The indices did it." if rest < 0.01 else f"The indices did it; missing position ids took the last {rest:.0%}."
+        )
     if parts[CORRECTED] >= _MEANT:
         return "The indices and the missing position ids did it together: correcting one of them is not enough."
     return "Neither explains it: something else than padding differs between the two."
@@ -101,7 +107,7 @@ def _curve(outcomes: Sequence[Outcome]) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "–" if value is None else f"{value:.1%}"
 
 
 def as_json(comparison: Comparison, notes: Sequence[str]) -> dict[str, Any]:

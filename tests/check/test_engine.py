@@ -208,6 +208,14 @@ def test_baseline(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert {finding["rule"] for finding in json_of(capsys)["findings"] if not finding["suppressed"]} == {"HPR127"}
 
 
+def test_a_baseline_never_breaks_the_configuration(write: Write, tmp_path: Path) -> None:
+    write(BAD)
+    config = tmp_path / "padcheck.toml"
+    config.write_text('ignore = ["HPR121"]\n')
+    assert main(["check", "--add-ignores"]) == 2
+    assert config.read_text() == 'ignore = ["HPR121"]\n'
+
+
 # --- Fixes ------------------------------------------------------------------------------------------------------------------
 
 
@@ -231,7 +239,7 @@ def test_unsafe_fixes_wait(write: Write, capsys: pytest.CaptureFixture[str]) -> 
     old = path.read_text()
     assert main(["check", str(path), "--fix"]) == 1
     assert path.read_text() == old
-    assert "--unsafe-fixes" in capsys.readouterr().err
+    assert "--unsafe-fixes" in capsys.readouterr().out
     assert main(["check", str(path), "--diff", "--unsafe-fixes"]) == 1
     assert "+v_loss_layer: 47" in capsys.readouterr().out
     assert path.read_text() == old

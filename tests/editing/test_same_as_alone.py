@@ -31,7 +31,7 @@ def compare(kind: str, hparams: dict[str, Any], count: int, dtype: Any, side: st
         assert theirs[name].norm() > 0
         difference = float((update - theirs[name]).norm() / theirs[name].norm())
         # GPT-J, Bloom and every eager attention make their softmax in float32, whatever the weights are.
-        eager = kind in ("gptj", "bloom") or changes.get("attn_implementation") == "eager"
+        eager = kind in ("gptj", "bloom", "gemma2") or changes.get("attn_implementation") == "eager"
         assert difference <= (1e-6 if eager else TOLERANCE[dtype]), (name, difference)
 
 
@@ -49,7 +49,11 @@ def test_in_float32(kind: str, method: str) -> None:
     compare(kind, hparams_of(kind, method), 1 if method in ("ROME", "R-ROME") else 3, torch.float32)
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+# Transformers 5.23 refuses sdpa for Gemma-2, and its eager attention gives NaN on the toy's padded rows: refused with an ObjectiveError.
+GEMMA2 = pytest.param("gemma2", marks=pytest.mark.xfail(reason="eager Gemma-2: NaN in the KL row", strict=True))
+
+
+@pytest.mark.parametrize("kind", [GEMMA2 if kind == "gemma2" else kind for kind in ARCHITECTURES])
 def test_rome_in_every_architecture(kind: str) -> None:
     compare(kind, hparams_of(kind, "ROME"), 1, torch.float64)
 

@@ -106,7 +106,7 @@ def model_of(kind: str, *, dtype: torch.dtype = torch.float32, seed: int = 0, **
             "bos_token_id": 1,
             "eos_token_id": 2,
             **values,
-            "attn_implementation": "eager" if kind in ("bloom", "gptj") else "sdpa",
+            "attn_implementation": "eager" if kind in ("bloom", "gemma2", "gptj") else "sdpa",
             **changes,
         },
     )

@@ -79,13 +79,15 @@ def missing_keys(case: Case) -> Iterator[Finding]:
     variant = case.variant
     absent = variant.missing(case.hparams.values) if variant else []
     if absent and variant is not None:
+        # Without a device and a place for statistics it is not EasyEdit that will load the file (`padcheck edit` needs neither).
+        elsewhere = variant.framework == "easyedit" and variant.locates and {"device", "stats_dir"} <= set(absent)
         shown = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
         yield finding(
             "HPR123",
             f"{variant.name} requires {shown}, which the file does not have: loading it stops with a TypeError.",
             Place(case.path),
             f"Add {'it' if len(absent) == 1 else 'them'}; the class is at {variant.source}.",
-            severity=_loud(case),
+            severity="warning" if elsewhere else _loud(case),
             key=",".join(absent),
             evidence={"missing": absent},
         )
