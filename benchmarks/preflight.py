@@ -25,7 +25,31 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-WORDS = "the old house by river was quiet and nobody knew who had left door open after rain so we walked along road until".split()
+WORDS = [
+    "the",
+    "old",
+    "house",
+    "by",
+    "river",
+    "was",
+    "quiet",
+    "and",
+    "nobody",
+    "knew",
+    "who",
+    "had",
+    "left",
+    "door",
+    "open",
+    "after",
+    "rain",
+    "so",
+    "we",
+    "walked",
+    "along",
+    "road",
+    "until",
+]
 TEMPLATES = ["{}"] + [
     f"{start} {' '.join(WORDS[shift : shift + length])}. {{}}"
     for length in (3, 8)
@@ -74,7 +98,10 @@ def speed(folder: Path, requests: list[dict[str, Any]], count: int, side: str, r
     plan = settle(hparams(folder), folder, Options(context_templates=TEMPLATES, padding_side=side, transformers=5))  # type: ignore[arg-type]
     reader: Any = plan.tokenizer.reader
     tokenizer = reader.tokenizer
-    targets = {target: reader.decode(tokenizer.encode(" " + target, add_special_tokens=False).ids[:-1]) for target in {r["target_new"] for r in batch}}
+    targets = {
+        target: reader.decode(tokenizer.encode(" " + target, add_special_tokens=False).ids[:-1])
+        for target in {r["target_new"] for r in batch}
+    }
     pairs = [strings(request, targets) for request in batch]
     rows, everything = [row for row, _ in pairs], [row + parts for row, parts in pairs]
     ours, alone, all_strings = [], [], []
@@ -99,7 +126,10 @@ def memory(folder: Path, requests: list[dict[str, Any]], kind: str, count: int) 
     batch = many(requests, count)
     path.write_text(json.dumps(batch) if kind == "json" else "\n".join(map(json.dumps, batch)), "utf-8")
     done = subprocess.run(
-        [sys.executable, __file__, "--tokenizer", str(folder), "--requests", str(path), "--peak"], capture_output=True, text=True, check=True
+        [sys.executable, __file__, "--tokenizer", str(folder), "--requests", str(path), "--peak"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     path.unlink()
     return int(done.stdout.split()[-1])
@@ -112,7 +142,11 @@ def startup(repeats: int = 7) -> dict[str, float]:
     taken: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(repeats):
         for name, arguments in commands.items():
-            command = [str(script), "--version"] if name.startswith("padcheck") and script.exists() else [sys.executable, *arguments]
+            command = (
+                [str(script), "--version"]
+                if name.startswith("padcheck") and script.exists()
+                else [sys.executable, *arguments]
+            )
             started = time.perf_counter()
             subprocess.run(command, capture_output=True, check=True, cwd=ROOT)
             taken[name].append(time.perf_counter() - started)
@@ -131,14 +165,31 @@ def main() -> None:
     if options.peak:
         from padcheck import preflight
 
-        preflight(hparams(options.tokenizer[0]), options.requests, tokenizer=options.tokenizer[0], padding_side="left", context_templates=TEMPLATES[:3], transformers=5)
+        preflight(
+            hparams(options.tokenizer[0]),
+            options.requests,
+            tokenizer=options.tokenizer[0],
+            padding_side="left",
+            context_templates=TEMPLATES[:3],
+            transformers=5,
+        )
         # Not ru_maxrss: a child begins with its parent's peak.
         status = Path("/proc/self/status").read_text("utf-8")
         print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
         return
     requests = json.loads(options.requests.read_text("utf-8"))
     result: dict[str, Any] = {"speed": [], "memory_kib": {}, "startup_s": startup()}
-    columns = ("tokenizer", "side", "requests", "positions", "preflight_s", "rows_alone_s", "all_strings_s", "ratio_all_strings", "ratio_rows_alone")
+    columns = (
+        "tokenizer",
+        "side",
+        "requests",
+        "positions",
+        "preflight_s",
+        "rows_alone_s",
+        "all_strings_s",
+        "ratio_all_strings",
+        "ratio_rows_alone",
+    )
     print(" | ".join(columns))
     for folder in options.tokenizer:
         for count in map(int, options.counts.split(",")):

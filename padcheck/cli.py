@@ -24,12 +24,30 @@ def shared_options(command: F) -> F:
         click.option("--fix", is_flag=True, help="Write the correction where it can be written."),
         click.option("--unsafe-fixes", is_flag=True, help="With --fix: also what may change a result that was right."),
         click.option("--diff", is_flag=True, help="Show what --fix would write, and write nothing."),
-        click.option("--fail-on", type=click.Choice(["error", "warning", "note", "never"]), help="Least severity for exit code 1 [default: error]."),
+        click.option(
+            "--fail-on",
+            type=click.Choice(["error", "warning", "note", "never"]),
+            help="Least severity for exit code 1 [default: error].",
+        ),
         click.option("--output-format", type=click.Choice(FORMATS), help="How the report is written [default: text]."),
-        click.option("--output-file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the report there; the text report still goes to the terminal."),
+        click.option(
+            "--output-file",
+            type=click.Path(dir_okay=False),
+            metavar="FILE",
+            help="Write the report there; the text report still goes to the terminal.",
+        ),
         click.option("--statistics", is_flag=True, help="Count findings by rule."),
-        click.option("--profile", type=click.Choice(["default", "strict", "lenient"]), help="strict: warnings fail too; lenient: only errors are shown."),
-        click.option("--config", type=click.Path(dir_okay=False), metavar="FILE", help="Read this configuration instead of the nearest."),
+        click.option(
+            "--profile",
+            type=click.Choice(["default", "strict", "lenient"]),
+            help="strict: warnings fail too; lenient: only errors are shown.",
+        ),
+        click.option(
+            "--config",
+            type=click.Path(dir_okay=False),
+            metavar="FILE",
+            help="Read this configuration instead of the nearest.",
+        ),
         click.option("--isolated", is_flag=True, help="Read no configuration."),
         click.option("--show-settings", is_flag=True, help="Print the settings in force and stop."),
         click.option("--no-ignores", is_flag=True, help="Report what the configuration's ignores hide."),
@@ -45,13 +63,24 @@ def model_options(command: F) -> F:
     """Options of the commands that edit a model, in the order of `--help`."""
     options = (
         click.option("--model", required=True, metavar="DIR", help="The model's folder, which also holds the tokenizer."),
-        click.option("--requests", required=True, metavar="FILE", help="Edit requests: JSON, JSON Lines, CSV; plain or gzip; - for standard input."),
+        click.option(
+            "--requests",
+            required=True,
+            metavar="FILE",
+            help="Edit requests: JSON, JSON Lines, CSV; plain or gzip; - for standard input.",
+        ),
         click.option("--method", metavar="NAME", help="The method, instead of the one that the hparams name."),
-        click.option("--context-templates", metavar="FILE", help="Templates, one per line or as JSON [default: sampled from the model]."),
+        click.option(
+            "--context-templates",
+            metavar="FILE",
+            help="Templates, one per line or as JSON [default: sampled from the model].",
+        ),
         click.option("--covariance", metavar="FILE", help="Second moments that `padcheck stats` wrote."),
         click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the sampled templates."),
         click.option("--device", metavar="NAME", help="Where to run [default: the GPU, if there is one]."),
-        click.option("--trust-remote-code", is_flag=True, help="Let transformers run the code that the model's folder names."),
+        click.option(
+            "--trust-remote-code", is_flag=True, help="Let transformers run the code that the model's folder names."
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -84,7 +113,12 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("paths", metavar="[PATHS]...", nargs=-1)
-@click.option("--model", type=click.Path(exists=True, file_okay=False), metavar="DIR", help="Check hparams against the config.json in this folder.")
+@click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help="Check hparams against the config.json in this folder.",
+)
 @click.option("--framework", metavar="ID", help="The framework, for hparams that do not show it.")
 @click.option("--method", metavar="NAME", help="The method, for hparams that do not name one.")
 @click.option("--stdin-filename", metavar="NAME", help="What to call standard input, which is the path -.")
@@ -106,20 +140,46 @@ def check(**options: Any) -> None:
 
 @cli.command()
 @click.argument("hparams", metavar="HPARAMS")
-@click.option("--requests", required=True, metavar="FILE", help="Edit requests: JSON, JSON Lines, CSV; plain or gzip; - for standard input.")
+@click.option(
+    "--requests",
+    required=True,
+    metavar="FILE",
+    help="Edit requests: JSON, JSON Lines, CSV; plain or gzip; - for standard input.",
+)
 @click.option("--tokenizer", metavar="DIR", help="The tokenizer's folder (or its tokenizer.json).")
 @click.option("--model", metavar="DIR", help="The model's folder, which also holds the tokenizer.")
-@click.option("--framework", metavar="ID", help="easyedit, kmeng01-rome, kmeng01-memit, rebuilding-rome, unified, alphaedit, pmet, fastedit.")
+@click.option(
+    "--framework",
+    metavar="ID",
+    help="easyedit, kmeng01-rome, kmeng01-memit, rebuilding-rome, unified, alphaedit, pmet, fastedit.",
+)
 @click.option("--method", metavar="NAME", help="The method, for hparams that do not name one.")
-@click.option("--padding-side", type=click.Choice(["left", "right"]), help="The side that will hold, whatever the framework sets.")
+@click.option(
+    "--padding-side", type=click.Choice(["left", "right"]), help="The side that will hold, whatever the framework sets."
+)
 @click.option("--passed-in", is_flag=True, help="You pass a loaded (model, tokenizer), so the framework sets nothing.")
-@click.option("--run", type=click.Choice(["edit", "batch", "sequential"]), default="edit", show_default=True, help="How the requests are run.")
-@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Requests in one batch of --run batch [default: hparams, else all].")
+@click.option(
+    "--run",
+    type=click.Choice(["edit", "batch", "sequential"]),
+    default="edit",
+    show_default=True,
+    help="How the requests are run.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Requests in one batch of --run batch [default: hparams, else all].",
+)
 @click.option("--context-templates", metavar="FILE", help="The templates that the editor will use, one per line or as JSON.")
 @click.option("--rows-out", metavar="FILE.jsonl", help="Write every row: request, row, kind, editor, truth, drift, cause, …")
 @click.option("--max-rows", type=click.IntRange(0), default=20, show_default=True, metavar="N", help="Rows to show in full.")
 @click.option("--html", metavar="FILE", help="Also write the report as one page that can be sent to a colleague.")
-@click.option("--transformers", type=click.Choice(["4", "5"]), help="The generation that will read the tokenizer [default: the installed one, else 5].")
+@click.option(
+    "--transformers",
+    type=click.Choice(["4", "5"]),
+    help="The generation that will read the tokenizer [default: the installed one, else 5].",
+)
 @click.option("--trust-remote-code", is_flag=True, help="Let transformers run the code that the tokenizer's folder names.")
 @shared_options
 def preflight(**options: Any) -> None:
@@ -151,17 +211,45 @@ def edit(**options: Any) -> None:
 @cli.command()
 @click.argument("hparams", metavar="HPARAMS")
 @click.option("--model", required=True, metavar="DIR", help="The model's folder, which also holds the tokenizer.")
-@click.option("--corpus", required=True, multiple=True, metavar="FILE", help="Text, JSON Lines or a folder; may be given several times.")
+@click.option(
+    "--corpus",
+    required=True,
+    multiple=True,
+    metavar="FILE",
+    help="Text, JSON Lines or a folder; may be given several times.",
+)
 @click.option("--out", required=True, metavar="FILE", help="The file of second moments to write (safetensors).")
-@click.option("--field", default="text", show_default=True, metavar="NAME", help="The key of a document's text in JSON Lines and data sets.")
+@click.option(
+    "--field",
+    default="text",
+    show_default=True,
+    metavar="NAME",
+    help="The key of a document's text in JSON Lines and data sets.",
+)
 @click.option("--split", default="train", show_default=True, metavar="NAME", help="The split of a saved data set.")
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Stop after so many tokens.")
-@click.option("--max-documents", type=click.IntRange(1), metavar="N", help="Stop after so many documents [default: mom2_n_samples].")
-@click.option("--max-length", type=click.IntRange(1), metavar="N", help="Cut longer documents [default: what the model's positions allow].")
-@click.option("--batch-tokens", type=click.IntRange(1), default=4096, show_default=True, metavar="N", help="Tokens of one forward pass.")
+@click.option(
+    "--max-documents", type=click.IntRange(1), metavar="N", help="Stop after so many documents [default: mom2_n_samples]."
+)
+@click.option(
+    "--max-length",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Cut longer documents [default: what the model's positions allow].",
+)
+@click.option(
+    "--batch-tokens",
+    type=click.IntRange(1),
+    default=4096,
+    show_default=True,
+    metavar="N",
+    help="Tokens of one forward pass.",
+)
 @click.option("--dtype", metavar="NAME", help="Of the forward pass, as in bfloat16 [default: the model's].")
 @click.option("--device", metavar="NAME", help="Where to run [default: the GPU, if there is one].")
-@click.option("--resume/--no-resume", default=True, show_default=True, help="Keep what is done beside the file, and take it up again.")
+@click.option(
+    "--resume/--no-resume", default=True, show_default=True, help="Keep what is done beside the file, and take it up again."
+)
 @click.option("--overwrite", is_flag=True, help="Write over the file.")
 @click.option("--trust-remote-code", is_flag=True, help="Let transformers run the code that the model's folder names.")
 def stats(**options: Any) -> None:
@@ -175,7 +263,9 @@ def stats(**options: Any) -> None:
 @click.argument("hparams", metavar="HPARAMS")
 @model_options
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Take the first N requests [default: all].")
-@click.option("--attention", type=click.Choice(["eager", "sdpa"]), help="The model's attention [default: what transformers chooses].")
+@click.option(
+    "--attention", type=click.Choice(["eager", "sdpa"]), help="The model's attention [default: what transformers chooses]."
+)
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def verify(**options: Any) -> None:
     """Prove on your own model what left padding does to an edit, and what of it did the harm.

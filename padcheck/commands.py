@@ -30,7 +30,11 @@ def run_preflight(options: Mapping[str, Any]) -> int:
             click.echo(settings.as_toml())
             return 0
         if bool(options["tokenizer"]) == bool(options["model"]):
-            raise SourceError("name the tokenizer, with one of the two", path="--tokenizer/--model", remedy="Give --tokenizer DIR or --model DIR.")
+            raise SourceError(
+                "name the tokenizer, with one of the two",
+                path="--tokenizer/--model",
+                remedy="Give --tokenizer DIR or --model DIR.",
+            )
     except SourceError as error:
         return _refused(error, str(options["output_format"] or "text"), options)
     with _rows_file(options["rows_out"]) as (rows_out, unwritable), _progress() as on_progress:
@@ -61,7 +65,11 @@ def run_check(options: Mapping[str, Any]) -> int:
         from padcheck.renderers import RENDERERS
 
         refused = CheckReport("check", {"name": "padcheck", "version": _version()}, errors=[job_error(error)])
-        click.echo(RENDERERS[str(options["output_format"] or "text")](refused, color=_colour(), width=_width()), nl=False, color=_colour())
+        click.echo(
+            RENDERERS[str(options["output_format"] or "text")](refused, color=_colour(), width=_width()),
+            nl=False,
+            color=_colour(),
+        )
         return 2
     if options["show_settings"]:
         click.echo(settings.as_toml())
@@ -77,7 +85,9 @@ def run_check(options: Mapping[str, Any]) -> int:
     relative_to(report, Path.cwd())
     if options["show_files"]:
         width = max((len(path) for path, _, _ in report.shown), default=0)
-        click.echo("\n".join(f"{path:{width}}  {kind:9}  {reason}" for path, kind, reason in report.shown), nl=bool(report.shown))
+        click.echo(
+            "\n".join(f"{path:{width}}  {kind:9}  {reason}" for path, kind, reason in report.shown), nl=bool(report.shown)
+        )
         return report.exit_code("never")
     if options["add_ignores"]:
         return _add_ignores(report, settings)
@@ -109,7 +119,10 @@ def _add_ignores(report: Report, settings: Any) -> int:
             "path": relative_posix(Path(finding.place.path).resolve(), root), "rule": finding.rule,
             "fingerprint": stable_fingerprint(finding, root), "reason": "baseline",
         }  # fmt: skip
-        entries.append(f"[[{prefix}ignore]]\n" + "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in entry.items()))
+        entries.append(
+            f"[[{prefix}ignore]]\n"
+            + "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in entry.items())
+        )
     fresh = list(dict.fromkeys(entries))
     if fresh:
         try:
@@ -148,7 +161,9 @@ def _excerpts() -> Callable[[Place], str | None]:
     return line
 
 
-def deliver(report: Report, settings: Any, options: Mapping[str, Any], excerpt: Callable[[Place], str | None] | None = None) -> int:
+def deliver(
+    report: Report, settings: Any, options: Mapping[str, Any], excerpt: Callable[[Place], str | None] | None = None
+) -> int:
     """Write the report where it is wanted and return the exit code."""
     from padcheck.renderers import RENDERERS
 
@@ -162,7 +177,9 @@ def deliver(report: Report, settings: Any, options: Mapping[str, Any], excerpt: 
             _write(Path(options["output_file"]), RENDERERS[output_format](report, color=False, width=100))
             output_format = "text"
     except OSError as error:
-        report.errors.append(JobError(f"The report cannot be written: {error.strerror}.", Place(str(error.filename)), "Check the path."))
+        report.errors.append(
+            JobError(f"The report cannot be written: {error.strerror}.", Place(str(error.filename)), "Check the path.")
+        )
     text = RENDERERS[output_format](report, color=_colour(), width=_width(), excerpt=excerpt)
     click.echo(text, nl=not text.endswith("\n"), color=_colour())  # FORCE_COLOR counts where click would strip
     if settings.statistics and output_format in {"text", "concise"}:
@@ -177,7 +194,9 @@ def statistics(report: Report) -> str:
     counts: dict[tuple[str, str], int] = {}
     for finding in report.visible():
         counts[finding.rule, finding.name] = counts.get((finding.rule, finding.name), 0) + 1
-    lines = [f"{count:6}  {rule}  {name}" for (rule, name), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    lines = [
+        f"{count:6}  {rule}  {name}" for (rule, name), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
     return "\n".join(lines) or "no findings"
 
 
@@ -276,7 +295,7 @@ def _rows_file(path: str | None) -> Iterator[tuple[Callable[[dict[str, Any]], No
         yield None, None
         return
     try:
-        handle = open(path, "w", encoding="utf-8")
+        handle = open(path, "w", encoding="utf-8")  # noqa: SIM115 (closed below; opening alone may fail)
     except OSError as error:
         yield None, JobError(f"The rows cannot be written: {error.strerror}.", Place(path), "Check the path of --rows-out.")
         return

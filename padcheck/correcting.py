@@ -42,7 +42,9 @@ class Correction:
     written: list[str] = field(default_factory=list)
 
 
-def correct(plan: Plan, requests: str | Path, outcome: Outcome, report: PreflightReport, *, write: bool = True) -> Correction | None:
+def correct(
+    plan: Plan, requests: str | Path, outcome: Outcome, report: PreflightReport, *, write: bool = True
+) -> Correction | None:
     """Find the correction, look again with it, and write it; None where nothing drifts or nothing helps.
 
     With `write=False` (`--diff`) nothing is written. Sets `report.verdict` to "corrected" only after a pass without drift in which
@@ -74,11 +76,15 @@ def correct(plan: Plan, requests: str | Path, outcome: Outcome, report: Prefligh
         if report.remedies and report.remedies[0].line == f'"padding_side": "{side}"':
             report.remedies.pop(0)  # the advice that is followed here
         shown = relative_posix(correction.config[0], Path.cwd())
-        report.remedies.insert(0, Remedy(f"{state}: padding_side {side}.", shown, f'"padding_side": "{side}"', not left_over))
+        report.remedies.insert(
+            0, Remedy(f"{state}: padding_side {side}.", shown, f'"padding_side": "{side}"', not left_over)
+        )
     if correction.entries:
         report.corrections_path = relative_posix(corrections_path(requests), Path.cwd())
         line = f'with padcheck.guard(tokenizer, model=model, corrections="{report.corrections_path}"): ...'
-        report.remedies.insert(0, Remedy(f"{state}: {len(correction.entries):,} corrections.", report.corrections_path, line, not left_over))
+        report.remedies.insert(
+            0, Remedy(f"{state}: {len(correction.entries):,} corrections.", report.corrections_path, line, not left_over)
+        )
     drift_rules = {group.rule for group in outcome.tally.groups.values()} | {"PAD105", "PAD106"}
     other_errors = any(item.severity == "error" and item.rule not in drift_rules for item in report.findings)
     if write and not left_over and not other_errors and not report.errors:
@@ -157,7 +163,9 @@ def _config_edit(folder: Path, side: Side) -> tuple[Path, str, str]:
     except FileNotFoundError:
         return path, "", json.dumps({"padding_side": side}, indent=2) + "\n"
     except (OSError, ValueError) as error:
-        raise SourceError(f"tokenizer_config.json cannot be mended: {error}", path=path.as_posix(), remedy="Set padding_side by hand.") from None
+        raise SourceError(
+            f"tokenizer_config.json cannot be mended: {error}", path=path.as_posix(), remedy="Set padding_side by hand."
+        ) from None
     if "padding_side" in data:
         return path, before, _replace_value(before, side)
     brace = before.index("{") + 1
@@ -220,7 +228,10 @@ def _pieces(plan: Plan, requests: str | Path, side: Side, entries: Iterable[Mapp
 def atomic(path: Path) -> Iterator[IO[str]]:
     """Write a text file so that it is there whole or not at all."""
     try:
-        handle = tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False)
+        handle = tempfile.NamedTemporaryFile(  # noqa: SIM115 (closed below; making it alone may fail)
+            "w", encoding="utf-8", newline="
+", dir=path.parent, prefix=f".{path.name}.", delete=False
+        )
     except OSError as error:
         raise _unwritable(path, error) from None
     try:
@@ -237,4 +248,6 @@ def atomic(path: Path) -> Iterator[IO[str]]:
 
 
 def _unwritable(path: Path, error: OSError) -> SourceError:
-    return SourceError(f"the file cannot be written: {error.strerror}", path=path.as_posix(), remedy="Check the folder's permissions.")
+    return SourceError(
+        f"the file cannot be written: {error.strerror}", path=path.as_posix(), remedy="Check the folder's permissions."
+    )

@@ -13,8 +13,14 @@ from padcheck.reports import PreflightReport
 from padcheck.resources import shipped_dir
 
 _STEPS = (
-    ("hparams.yaml", "Twelve edits with ROME in EasyEdit, on a Llama-3-like tokenizer. EasyEdit pads this run on the right."),
-    ("hparams-pmet.yaml", "The same twelve edits with PMET, which finds its tokens in the same way. EasyEdit pads this run on the left."),
+    (
+        "hparams.yaml",
+        "Twelve edits with ROME in EasyEdit, on a Llama-3-like tokenizer. EasyEdit pads this run on the right.",
+    ),
+    (
+        "hparams-pmet.yaml",
+        "The same twelve edits with PMET, which finds its tokens in the same way. EasyEdit pads this run on the left.",
+    ),
 )
 
 
@@ -25,7 +31,11 @@ def run_step(hparams: str, max_rows: int = 2) -> PreflightReport:
         shipped / "demo" / hparams, shipped / "demo" / "requests.json", tokenizer=shipped / "tokenizers" / "llama3-shape",
         max_rows=max_rows, transformers=5,
     )  # fmt: skip
-    report.hparams_path, report.requests_path, report.tokenizer_path = f"demo/{hparams}", "demo/requests.json", "demo/llama3-shape"
+    report.hparams_path, report.requests_path, report.tokenizer_path = (
+        f"demo/{hparams}",
+        "demo/requests.json",
+        "demo/llama3-shape",
+    )
     report.findings = [replace(finding, place=_short(finding.place, shipped)) for finding in report.findings]
     return report
 

@@ -143,13 +143,20 @@ def _counts(reader: TokenReader, places: Sequence[_Place], measured: Sequence[Me
     for number, (place, item) in enumerate(zip(places, measured, strict=True)):
         if place.start < 0:
             continue
-        if item.oracle == "offsets" and item.last is not None and item.last_end <= place.end and cuts.safe(place.text, place.end):
+        if (
+            item.oracle == "offsets"
+            and item.last is not None
+            and item.last_end <= place.end
+            and cuts.safe(place.text, place.end)
+        ):
             counts[number] = item.last + 1 + item.tail
         else:
             open_.append(number)
     for begin in range(0, len(open_), CHUNK):
         chunk = open_[begin : begin + CHUNK]
-        for number, encoded in zip(chunk, reader.encode_batch([places[n].text[: places[n].end] for n in chunk]), strict=True):
+        for number, encoded in zip(
+            chunk, reader.encode_batch([places[n].text[: places[n].end] for n in chunk]), strict=True
+        ):
             counts[number] = len(encoded.ids)
     return counts
 

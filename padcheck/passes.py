@@ -78,7 +78,9 @@ class _Capped:
             item = result[last[rule_id]]
             more = self._counts[rule_id] - _each(rule_id)
             sentence = f"{item.message} The same rule finds {more:,} more request{'' if more == 1 else 's'} (first: {', '.join(map(str, ids[:5]))})."
-            result[last[rule_id]] = replace(item, message=sentence, evidence={**item.evidence, "more_requests": more, "more_ids": ids})
+            result[last[rule_id]] = replace(
+                item, message=sentence, evidence={**item.evidence, "more_requests": more, "more_ids": ids}
+            )
         return result
 
 
@@ -157,7 +159,14 @@ def run_pass(
 def record(reading: Reading) -> dict[str, Any]:
     """A row as `--rows-out` writes it."""
     request = reading.row.prepared.request
-    around = sorted({column for centre in (reading.editor, reading.truth) if centre is not None for column in range(centre - 1, centre + 2)})
+    around = sorted(
+        {
+            column
+            for centre in (reading.editor, reading.truth)
+            if centre is not None
+            for column in range(centre - 1, centre + 2)
+        }
+    )
     return {
         "request": request.index,
         "case_id": request.case_id,

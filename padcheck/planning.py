@@ -79,7 +79,9 @@ class Plan:
 
     @property
     def facts(self) -> TokenFacts:
-        return TokenFacts(self.tokenizer.bos_id, self.tokenizer.unk_id, self.tokenizer.model_max_length, self.tokenizer.class_name)
+        return TokenFacts(
+            self.tokenizer.bos_id, self.tokenizer.unk_id, self.tokenizer.model_max_length, self.tokenizer.class_name
+        )
 
 
 class BadFactToken(SourceError):
@@ -147,7 +149,11 @@ def loaded_tokenizer(tokenizer: Any) -> TokenizerFolder:
     except TypeError as error:
         raise SourceError(str(error), path="tokenizer", remedy="Pass a folder, or a loaded tokenizer.") from None
     limit = getattr(tokenizer, "model_max_length", None)
-    names = {name: getattr(tokenizer, name, None) for name in ("bos", "eos", "unk", "pad") for name in (f"{name}_token", f"{name}_token_id")}
+    names = {
+        name: getattr(tokenizer, name, None)
+        for name in ("bos", "eos", "unk", "pad")
+        for name in (f"{name}_token", f"{name}_token_id")
+    }
     return TokenizerFolder(
         path=Path(str(getattr(tokenizer, "name_or_path", "") or "<loaded tokenizer>")),
         generation=5,
@@ -180,11 +186,15 @@ def _framework(hparams: Hparams, options: Options) -> tuple[Editor, str]:
     if options.framework is not None:
         if options.framework not in editor_ids():
             raise SourceError(
-                f"there is no framework {options.framework!r}", path="--framework", remedy=nearest(options.framework, editor_ids())
+                f"there is no framework {options.framework!r}",
+                path="--framework",
+                remedy=nearest(options.framework, editor_ids()),
             )
         return load_editor(options.framework), "--framework"
     keys = set(hparams.values) | ({"alg_name"} if "alg" in hparams.values else set())
-    editors = sorted(map(load_editor, editor_ids()), key=lambda editor: editor.method_key is None)  # a method's name says more than keys
+    editors = sorted(
+        map(load_editor, editor_ids()), key=lambda editor: editor.method_key is None
+    )  # a method's name says more than keys
     for editor in editors:
         if editor.recognise_keys and keys.issuperset(editor.recognise_keys):
             return editor, f"the hparams have {' and '.join(editor.recognise_keys)}"

@@ -22,6 +22,7 @@ from padcheck.viewing import row_view
 SAMPLE = 64
 """Requests on which the other length profiles of stand-in templates are tried."""
 
+
 def preflight(
     hparams: str | Path | Mapping[str, Any],
     requests: str | Path | Iterable[Mapping[str, Any]],
@@ -93,10 +94,14 @@ def finish(
     report.by_kind = dict(outcome.tally.by_kind)
     for problem in outcome.problems:
         ref = None if problem.stopped else RequestRef(problem.index, problem.case_id)
-        report.errors.append(JobError(problem.message, Place(shown(requests), problem.line, problem.column), problem.remedy, ref))
+        report.errors.append(
+            JobError(problem.message, Place(shown(requests), problem.line, problem.column), problem.remedy, ref)
+        )
     hidden = outcome.problem_count - len(outcome.problems)
     if hidden:
-        report.errors.append(JobError(f"{hidden:,} more records cannot be used, for reasons like these.", Place(shown(requests))))
+        report.errors.append(
+            JobError(f"{hidden:,} more records cannot be used, for reasons like these.", Place(shown(requests)))
+        )
     if not outcome.checked_requests and not outcome.problems:
         report.errors.append(JobError("There is no request in the file.", Place(shown(requests)), "Is it the right file?"))
     groups = outcome.tally.ordered()
@@ -158,7 +163,9 @@ def doubts(
         tried = run_pass(plan, requests, profile, limit=SAMPLE)
         for group in groups:
             if (group.rule, group.cause, group.arithmetic) not in tried.tally.groups and group.worst_before(SAMPLE):
-                result[group.key] = "It depends on the context templates: with stand-ins of other lengths it does not happen (give the real ones with --context-templates)."
+                result[group.key] = (
+                    "It depends on the context templates: with stand-ins of other lengths it does not happen (give the real ones with --context-templates)."
+                )
     return result
 
 

@@ -35,7 +35,9 @@ def find_remedies(plan: Plan, tally: Tally, needs_left: int, needs_right: int) -
     if side is not None:
         why = "every position that pads shift is then right"
         if plan.side.stated_by_caller:
-            remedies.append(Remedy(f"Pad on the {side}: {why}.", "where your code sets padding_side", f'tok.padding_side = "{side}"'))
+            remedies.append(
+                Remedy(f"Pad on the {side}: {why}.", "where your code sets padding_side", f'tok.padding_side = "{side}"')
+            )
         elif places:
             place = places[0]
             line = {
@@ -48,7 +50,11 @@ def find_remedies(plan: Plan, tally: Tally, needs_left: int, needs_right: int) -
         if plan.side.ruled is not None and not plan.side.stated_by_caller:
             code = next((place for place in plan.editor.side_places if place.kind == "code"), None)
             if code is not None and places and places[0] is not code:
-                remedies.append(Remedy(f"Or mend {plan.editor.title} itself, so that {plan.method_name} is padded on the {side}.", code.text))
+                remedies.append(
+                    Remedy(
+                        f"Or mend {plan.editor.title} itself, so that {plan.method_name} is padded on the {side}.", code.text
+                    )
+                )
     elif causes & _BY_SIDE:
         fact_token = " Or choose fact_token: subject_last." if plan.fact_token != "subject_last" else ""
         remedies.append(
@@ -69,7 +75,13 @@ def find_remedies(plan: Plan, tally: Tally, needs_left: int, needs_right: int) -
             )
         )
     if "raises" in causes:
-        remedies.append(Remedy(f"Choose another fact_token: {plan.method_name} cannot run with {plan.fact_token!r}.", plan.hparams.path, "fact_token: subject_last"))
+        remedies.append(
+            Remedy(
+                f"Choose another fact_token: {plan.method_name} cannot run with {plan.fact_token!r}.",
+                plan.hparams.path,
+                "fact_token: subject_last",
+            )
+        )
     intrinsic = causes & {"merged", "boundary", "special_tokens", "suffix", "braces", "occurrence"}
     if intrinsic:
         remedies.append(

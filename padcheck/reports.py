@@ -84,7 +84,7 @@ class Report:
 
     def counts(self) -> dict[str, int]:
         """Unsuppressed findings per severity, then the number suppressed."""
-        result: dict[str, int] = {severity: 0 for severity in SEVERITIES}
+        result: dict[str, int] = dict.fromkeys(SEVERITIES, 0)
         for finding in self.visible():
             result[finding.severity] += 1
         result["suppressed"] = len(self.findings) - len(self.visible())

@@ -18,7 +18,9 @@ def data_root() -> Path:
     for root in (_PACKAGE / "_data", _PACKAGE.parent):
         if (root / "rules").is_dir():
             return root
-    raise ResourceMissing("padcheck's rules are missing from this installation: reinstall it (pip install --force-reinstall padcheck)")
+    raise ResourceMissing(
+        "padcheck's rules are missing from this installation: reinstall it (pip install --force-reinstall padcheck)"
+    )
 
 
 def rules_dir() -> Path:
@@ -30,5 +32,3 @@ def shipped_dir() -> Path:
     """`fixtures/shipped/`: demo data, small tokenizers, probe batches."""
     root = data_root()
     return root / "fixtures" / "shipped"
-
-

@@ -176,13 +176,17 @@ def test_a_subject_that_is_absent_is_a_finding_not_an_error(tmp_path: Path, hpar
 
 
 def test_unknown_framework(hparams: Path, requests: Path) -> None:
-    refused(preflight(hparams, requests, GPT2, "--framework", "easyedt"), "'easyedt'", "Did you mean easyedit?", "--framework")
+    refused(
+        preflight(hparams, requests, GPT2, "--framework", "easyedt"), "'easyedt'", "Did you mean easyedit?", "--framework"
+    )
     refused(preflight(hparams, requests, GPT2, "--framework", "qqq"), "'qqq'", "kmeng01-rome")
 
 
 def test_unknown_method(tmp_path: Path, hparams: Path, requests: Path) -> None:
     refused(preflight(hparams, requests, GPT2, "--method", "ROMM"), "'ROMM'", "Did you mean ROME?", "--method")
-    error = refused(preflight(write_hparams(tmp_path, "MEMITT"), requests, GPT2), "'MEMITT'", "Did you mean MEMIT?", "memitt.yaml")
+    error = refused(
+        preflight(write_hparams(tmp_path, "MEMITT"), requests, GPT2), "'MEMITT'", "Did you mean MEMIT?", "memitt.yaml"
+    )
     assert error["line"] == 1
 
 
@@ -226,7 +230,9 @@ def test_unknown_rule_to_explain() -> None:
         ("[tool.padcheck\n", "TOML", "Mend", None),
     ],
 )
-def test_bad_configuration(content: str, words: str, remedy: str, line: int | None, tmp_path: Path, hparams: Path, requests: Path) -> None:
+def test_bad_configuration(
+    content: str, words: str, remedy: str, line: int | None, tmp_path: Path, hparams: Path, requests: Path
+) -> None:
     config = tmp_path / "padcheck.toml"
     config.write_text(content, "utf-8")
     error = refused(preflight(hparams, requests, GPT2), words, remedy)
@@ -283,7 +289,9 @@ def test_bad_templates(content: str, words: str, tmp_path: Path, hparams: Path, 
 
 
 def test_templates_that_are_not_there(tmp_path: Path, hparams: Path, requests: Path) -> None:
-    refused(preflight(hparams, requests, GPT2, "--context-templates", tmp_path / "no.json"), "cannot be read", "Check", "no.json")
+    refused(
+        preflight(hparams, requests, GPT2, "--context-templates", tmp_path / "no.json"), "cannot be read", "Check", "no.json"
+    )
 
 
 # -- outputs that cannot be written ----------------------------------------------------------------------------------------------------
@@ -293,7 +301,20 @@ def test_templates_that_are_not_there(tmp_path: Path, hparams: Path, requests: P
 def test_outputs_that_cannot_be_written(option: str, tmp_path: Path, hparams: Path, requests: Path) -> None:
     """The plan is checked all the same, and the report says so on the terminal."""
     place = tmp_path / "no" / "such" / "folder" / "file"
-    ran = run("preflight", hparams, "--requests", requests, "--tokenizer", GPT2, "--padding-side", "left", "--output-format", "json", option, place)
+    ran = run(
+        "preflight",
+        hparams,
+        "--requests",
+        requests,
+        "--tokenizer",
+        GPT2,
+        "--padding-side",
+        "left",
+        "--output-format",
+        "json",
+        option,
+        place,
+    )
     error = refused(ran, "cannot be written", "Check the path", "file")
     assert "No such file or directory" in error["message"]
     assert ran.json["requests"]["drifting"] == 3
@@ -313,7 +334,19 @@ def test_a_folder_as_output(option: str, tmp_path: Path, hparams: Path, requests
 
 def test_no_rows_to_show(hparams: Path, requests: Path) -> None:
     for more in ([], ["--output-format", "json"]):
-        ran = run("preflight", hparams, "--requests", requests, "--tokenizer", GPT2, "--padding-side", "left", "--max-rows", "0", *more)
+        ran = run(
+            "preflight",
+            hparams,
+            "--requests",
+            requests,
+            "--tokenizer",
+            GPT2,
+            "--padding-side",
+            "left",
+            "--max-rows",
+            "0",
+            *more,
+        )
         assert ran.code == 1
         assert "Traceback" not in ran.out + ran.err
 

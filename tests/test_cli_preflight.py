@@ -87,7 +87,12 @@ def test_the_contract_holds_for_every_tokenizer(name: str, side: str, hparams: P
 def test_one_finding_for_each_rule_cause_and_convention(hparams: Path, tmp_path: Path) -> None:
     many = write_requests(tmp_path, RECORDS * 20, "many.json")
     findings = preflight(hparams, many, GPT2, "--padding-side", "left").json["findings"]
-    assert sorted(item["rule"] for item in findings if item["severity"] == "error") == ["PAD101", "PAD102", "PAD103", "PAD104"]
+    assert sorted(item["rule"] for item in findings if item["severity"] == "error") == [
+        "PAD101",
+        "PAD102",
+        "PAD103",
+        "PAD104",
+    ]
     for item in findings:
         if item["severity"] == "error":
             assert item["evidence"]["requests"] <= 60
@@ -134,7 +139,18 @@ def test_as_a_process(hparams: Path, requests: Path) -> None:
 
 
 def test_both_ways_of_running_say_the_same(hparams: Path, requests: Path) -> None:
-    arguments = ("preflight", hparams, "--requests", requests, "--tokenizer", GPT2, "--padding-side", "left", "--output-format", "json")
+    arguments = (
+        "preflight",
+        hparams,
+        "--requests",
+        requests,
+        "--tokenizer",
+        GPT2,
+        "--padding-side",
+        "left",
+        "--output-format",
+        "json",
+    )
     one, other = run_installed(*arguments).json, run(*arguments).json
     for report in (one, other):
         assert report["summary"].pop("seconds") > 0
@@ -184,7 +200,9 @@ def test_the_version_and_the_help() -> None:
 def test_every_row_is_written(tmp_path: Path, hparams: Path, requests: Path, templates: Path) -> None:
     """Columns worked out by counting, for ROME on the left: what counts from the start, and where it should be."""
     out = tmp_path / "rows.jsonl"
-    report = preflight(hparams, requests, GPT2, "--padding-side", "left", "--context-templates", templates, "--rows-out", out).json
+    report = preflight(
+        hparams, requests, GPT2, "--padding-side", "left", "--context-templates", templates, "--rows-out", out
+    ).json
     rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     assert len(rows) == report["rows"]["checked"] == 3 * (2 * len(TEMPLATES) + 1 + len(TEMPLATES) + 1)
     assert sum(row["drift"] not in (0, None) for row in rows) == report["rows"]["drifting"]
@@ -285,7 +303,9 @@ def test_what_depends_on_the_templates_is_a_warning(tmp_path: Path) -> None:
     for name, more in (("stand-ins", []), ("given", ["--context-templates", str(tmp_path / "t.txt")])):
         (tmp_path / "t.txt").write_text("{}\nOnce more, long ago. {}\n", "utf-8")
         report = preflight(hparams, requests, GPT2, *more).json
-        severities[name] = {item["evidence"].get("cause"): item["severity"] for item in report["findings"] if item["evidence"].get("cause")}
+        severities[name] = {
+            item["evidence"].get("cause"): item["severity"] for item in report["findings"] if item["evidence"].get("cause")
+        }
     assert severities["given"] == {"sign": "error"}
     assert severities["stand-ins"] == {"sign": "error"}, "it shows under every length profile"
 
@@ -339,7 +359,9 @@ def test_settings_of_the_project(tmp_path: Path, requests: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[tool.padcheck]\nignore = ["PAD103"]\noutput-format = "json"\n', "utf-8")
     ran = run("preflight", hparams, "--requests", requests, "--tokenizer", GPT2, "--padding-side", "left")
     assert "PAD103" not in rules_of(ran.json)
-    ran = run("preflight", hparams, "--requests", requests, "--tokenizer", GPT2, "--padding-side", "left", "--ignore", "PAD101")
+    ran = run(
+        "preflight", hparams, "--requests", requests, "--tokenizer", GPT2, "--padding-side", "left", "--ignore", "PAD101"
+    )
     assert {"PAD103"} <= rules_of(ran.json), "the command line comes first"
     assert run("preflight", hparams, "--requests", requests, "--tokenizer", GPT2, "--isolated").out.startswith("PASS")
     shown = run("preflight", hparams, "--requests", requests, "--tokenizer", GPT2, "--show-settings")
@@ -350,7 +372,8 @@ def test_settings_of_the_project(tmp_path: Path, requests: Path) -> None:
 def test_ignores_hide_and_unused_ones_are_reported(tmp_path: Path, requests: Path) -> None:
     hparams = write_hparams(tmp_path)
     entries = "".join(
-        f'[[tool.padcheck.ignore]]\nrule = "{rule}"\nreason = "known"\n' for rule in ("PAD101", "PAD102", "PAD103", "PAD104", "REQ101")
+        f'[[tool.padcheck.ignore]]\nrule = "{rule}"\nreason = "known"\n'
+        for rule in ("PAD101", "PAD102", "PAD103", "PAD104", "REQ101")
     )
     (tmp_path / "padcheck.toml").write_text(entries, "utf-8")
     ran = preflight(hparams, requests, GPT2, "--padding-side", "left")
@@ -365,7 +388,9 @@ def test_ignores_hide_and_unused_ones_are_reported(tmp_path: Path, requests: Pat
 
 
 def test_statistics(hparams: Path, requests: Path) -> None:
-    out = run("preflight", hparams, "--requests", requests, "--tokenizer", GPT2, "--padding-side", "left", "--statistics").out
+    out = run(
+        "preflight", hparams, "--requests", requests, "--tokenizer", GPT2, "--padding-side", "left", "--statistics"
+    ).out
     assert re.search(r"^ +1  PAD101  lookup-shifted-by-pads$", out, re.MULTILINE)
 
 
@@ -374,7 +399,10 @@ def test_statistics(hparams: Path, requests: Path) -> None:
 
 def test_the_function_takes_what_python_has() -> None:
     report = preflight_function(
-        {"alg_name": "ROME", "model_name": "gpt2-xl", "context_template_length_params": [[5, 5]]}, RECORDS, tokenizer=GPT2, padding_side="left"
+        {"alg_name": "ROME", "model_name": "gpt2-xl", "context_template_length_params": [[5, 5]]},
+        RECORDS,
+        tokenizer=GPT2,
+        padding_side="left",
     )
     assert (report.verdict, report.requests_drifting) == ("fail", 3)
     assert report.worst
@@ -388,7 +416,9 @@ def test_progress_is_told() -> None:
 
 
 def test_worst_rows_mark_both_tokens() -> None:
-    report = preflight_function({"alg_name": "ROME", "model_name": "gpt2"}, RECORDS, tokenizer=GPT2, padding_side="left", context_templates=TEMPLATES)
+    report = preflight_function(
+        {"alg_name": "ROME", "model_name": "gpt2"}, RECORDS, tokenizer=GPT2, padding_side="left", context_templates=TEMPLATES
+    )
     for view in report.worst:
         assert [cell.column for cell in view.cells] == list(range(view.width))
         assert sum(cell.pad for cell in view.cells) == view.pads

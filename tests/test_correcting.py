@@ -73,7 +73,10 @@ def test_the_side_is_mended_by_its_exact_span(tmp_path: Path, text: str) -> None
     ("before", "after"),
     [
         ('{"padding_side": "left"}', '{"padding_side": "right"}'),
-        ('{"a": {"padding_side": "left"}, "padding_side": "left"}', '{"a": {"padding_side": "left"}, "padding_side": "right"}'),
+        (
+            '{"a": {"padding_side": "left"}, "padding_side": "left"}',
+            '{"a": {"padding_side": "left"}, "padding_side": "right"}',
+        ),
         ('{"a": "x", "b": [1, 2]}', '{"padding_side": "right", "a": "x", "b": [1, 2]}'),
         ('{\n  "a": 1\n}\n', '{\n  "padding_side": "right",\n  "a": 1\n}\n'),
         ("{}", None),
@@ -98,7 +101,9 @@ def test_a_folder_without_a_config_gets_one(tmp_path: Path) -> None:
     assert (path, old, json.loads(new)) == (tmp_path / "tokenizer_config.json", "", {"padding_side": "right"})
 
 
-def expected_shifts(name: str, requests: list[dict[str, Any]], templates: list[str]) -> dict[tuple[int, str, int, str], tuple[int, int]]:
+def expected_shifts(
+    name: str, requests: list[dict[str, Any]], templates: list[str]
+) -> dict[tuple[int, str, int, str], tuple[int, int]]:
     """PMET's columns under left padding, by counting: (request, batch, row, kind) → (the editor's, the true one)."""
     tokenizer = load(name)
     shifts = {}
@@ -144,9 +149,21 @@ def test_corrections_row_by_row(tmp_path: Path) -> None:
     corrections = json.loads(path.read_text("utf-8"))
     jsonschema.validate(corrections, SCHEMA)
     said = {name: corrections[name] for name in ("version", "framework", "method", "fact_token", "run", "padding_side")}
-    assert said == {"version": 1, "framework": "easyedit", "method": "PMET", "fact_token": "subject_last", "run": "edit", "padding_side": "left"}
-    written = {(entry["request"], entry["batch"], entry["row"], entry["kind"]): (entry["from"], entry["to"]) for entry in corrections["corrections"]}
-    assert written == expected_shifts("gpt2-shape", PLAIN, ["{}", "Therefore. {}", "The old house by the river was quiet. {}"])
+    assert said == {
+        "version": 1,
+        "framework": "easyedit",
+        "method": "PMET",
+        "fact_token": "subject_last",
+        "run": "edit",
+        "padding_side": "left",
+    }
+    written = {
+        (entry["request"], entry["batch"], entry["row"], entry["kind"]): (entry["from"], entry["to"])
+        for entry in corrections["corrections"]
+    }
+    assert written == expected_shifts(
+        "gpt2-shape", PLAIN, ["{}", "Therefore. {}", "The old house by the river was quiet. {}"]
+    )
     assert {entry["case_id"] for entry in corrections["corrections"]} == {"a", "b", "c"}
 
     first = snapshot(tmp_path)
@@ -157,7 +174,16 @@ def test_corrections_row_by_row(tmp_path: Path) -> None:
 def test_the_line_to_paste(tmp_path: Path) -> None:
     write_hparams(tmp_path, "PMET")
     write_requests(tmp_path, PLAIN)
-    ran = run("preflight", "pmet.yaml", "--requests", "requests.json", "--tokenizer", TOKENIZERS / "gpt2-shape", "--fix", cwd=tmp_path)
+    ran = run(
+        "preflight",
+        "pmet.yaml",
+        "--requests",
+        "requests.json",
+        "--tokenizer",
+        TOKENIZERS / "gpt2-shape",
+        "--fix",
+        cwd=tmp_path,
+    )
     assert 'padcheck.guard(tokenizer, model=model, corrections="requests.json.padcheck.json")' in ran.out
     assert ran.out.startswith("CORRECTED")
 
@@ -268,10 +294,12 @@ def test_a_stated_side_is_not_written_to_the_folder(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "requests.json.padcheck.json").read_text("utf-8"))["padding_side"] == "left"
 
 
-@pytest.mark.parametrize("name", ["gpt2-shape", "llama2-metaspace", "llama2-prepend", "qwen-shape", "t5-shape", "llama3-shape"])
+@pytest.mark.parametrize(
+    "name", ["gpt2-shape", "llama2-metaspace", "llama2-prepend", "qwen-shape", "t5-shape", "llama3-shape"]
+)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_probes_are_corrected_or_said_not_to_be(tmp_path: Path, name: str, side: str) -> None:
-    """"corrected" where every drifting row has an entry; else the verdict stays, and the file still holds what can be told."""
+    """ "corrected" where every drifting row has an entry; else the verdict stays, and the file still holds what can be told."""
     hparams = write_hparams(tmp_path, "MEMIT", model="./models/opt", batch_size=4)
     requests = tmp_path / "english.json"
     shutil.copy(SHIPPED / "probes" / "english.json", requests)

@@ -20,7 +20,10 @@ if REAL.is_dir():
     for folder in sorted(REAL.iterdir()):
         READERS[f"real-{folder.name}"] = FastReader(Tokenizer.from_file(str(folder / "tokenizer.json")))
 PROVEN = [name for name, reader in READERS.items() if cuts_of(reader).at_space]
-ADDED = {name: sorted({token.content for token in reader.tokenizer.get_added_tokens_decoder().values()}) for name, reader in READERS.items()}
+ADDED = {
+    name: sorted({token.content for token in reader.tokenizer.get_added_tokens_decoder().values()})
+    for name, reader in READERS.items()
+}
 EVERY_ADDED = sorted({token for tokens in ADDED.values() for token in tokens})
 
 
@@ -30,7 +33,11 @@ def check(reader: Any, cuts: Cuts, text: str) -> int:
     positions = [at for at in range(len(text) + 1) if cuts.safe(text, at)]
     parts = reader.encode_batch([text[:at] for at in positions])
     for at, part in zip(positions, parts, strict=True):
-        own = [(token, span) for token, span, special in zip(whole.ids, whole.offsets, whole.special_tokens_mask, strict=True) if not special]
+        own = [
+            (token, span)
+            for token, span, special in zip(whole.ids, whole.offsets, whole.special_tokens_mask, strict=True)
+            if not special
+        ]
         ids = [token for token, special in zip(part.ids, part.special_tokens_mask, strict=True) if not special]
         specials = sum(whole.special_tokens_mask)
         assert [token for token, _ in own[: len(ids)]] == ids, (text, at)
@@ -152,7 +159,11 @@ def byte_level_added() -> Tokenizer:
 
 @pytest.mark.parametrize("build", [strip_added, inner_added, single_word_added, byte_level_added])
 @settings(max_examples=150, deadline=None)
-@given(text=st.lists(st.sampled_from(["ab", "cd", "a", "c", "is", "he", "x", " ", "  ", ".", "'", "<m>", "1"]), max_size=9).map("".join))
+@given(
+    text=st.lists(st.sampled_from(["ab", "cd", "a", "c", "is", "he", "x", " ", "  ", ".", "'", "<m>", "1"]), max_size=9).map(
+        "".join
+    )
+)
 def test_added_tokens_beside_a_cut(build: Any, text: str) -> None:
     reader = FastReader(build())
     check(reader, cuts_of(reader), text)

@@ -110,9 +110,7 @@ def batch_of(editor_id: str, method: str, name: str, **flags: Any) -> Batch:
     """The one batch of this name that these hparams switch on."""
     found = load_editor(editor_id).methods[method]
     known = {flag: {**found.defaults, **flags}.get(flag) for flag in FLAGS}
-    active = [
-        batch for batch in found.batches if batch.name == name and (batch.when is None or batch.when(known))
-    ]
+    active = [batch for batch in found.batches if batch.name == name and (batch.when is None or batch.when(known))]
     assert len(active) == 1, [batch.source for batch in active]
     return active[0]
 
@@ -173,12 +171,7 @@ def test_every_statement_has_a_source(editor_id: str) -> None:
         *data.get("index", {}).values(),
         *data["methods"].values(),
         *(batch for method in data["methods"].values() for batch in method.get("batches", ())),
-        *(
-            entry
-            for index in data.get("index", {}).values()
-            for entry in index.values()
-            if isinstance(entry, dict)
-        ),
+        *(entry for index in data.get("index", {}).values() for entry in index.values() if isinstance(entry, dict)),
         *data.get("side", {}).get("rules", ()),
     ]
     assert all(statement.get("source") for statement in statements)
@@ -226,11 +219,7 @@ def test_a_method_without_fact_token_resolves_to_one_that_its_index_has() -> Non
 
 def test_every_index_is_used() -> None:
     for editor_id in IDS:
-        used = {
-            batch.lookup.name
-            for other, _, batch in batches()
-            if other == editor_id and batch.lookup is not None
-        }
+        used = {batch.lookup.name for other, _, batch in batches() if other == editor_id and batch.lookup is not None}
         assert used == set(tomllib.loads(raw(editor_id)).get("index", {})), editor_id
 
 
@@ -305,11 +294,7 @@ def test_every_lookup_is_in_the_table() -> None:
         ("easyedit", "R-ROME", "value"),
     }  # see the test of R-ROME's options
     known |= {("rebuilding-rome", "R-ROME", name) for name in ("optimise", "keys", "value")}
-    lookups = {
-        (editor_id, method.name, batch.name)
-        for editor_id, method, batch in batches()
-        if batch.lookup is not None
-    }
+    lookups = {(editor_id, method.name, batch.name) for editor_id, method, batch in batches() if batch.lookup is not None}
     assert lookups == known
 
 
@@ -327,9 +312,7 @@ def test_every_lookup_is_in_the_table() -> None:
         ("fastedit", "ROME", -1),
     ],
 )
-def test_without_a_suffix_the_token_after_the_subject_is_its_last(
-    editor_id: str, method: str, expected: int
-) -> None:
+def test_without_a_suffix_the_token_after_the_subject_is_its_last(editor_id: str, method: str, expected: int) -> None:
     batch = batch_of(editor_id, method, "optimise")
     assert index_value(batch, "subject_first_after_last", NOTHING_FOLLOWS) == expected
     assert index_value(batch, "subject_last", NOTHING_FOLLOWS) == expected
@@ -337,9 +320,7 @@ def test_without_a_suffix_the_token_after_the_subject_is_its_last(
 
 @pytest.mark.parametrize("editor_id", ["easyedit", "rebuilding-rome"])
 def test_r_romes_options_choose_one_batch_of_keys_and_one_of_values(editor_id: str) -> None:
-    for original, prompt_keys, prefix_keys, fact_token in product(
-        (True, False), (True, False), (True, False), FACT_TOKENS
-    ):
+    for original, prompt_keys, prefix_keys, fact_token in product((True, False), (True, False), (True, False), FACT_TOKENS):
         if not original and prompt_keys == prefix_keys:
             continue  # refused by an assertion
         flags = {
@@ -354,9 +335,7 @@ def test_r_romes_options_choose_one_batch_of_keys_and_one_of_values(editor_id: s
         else:
             assert keys.rows == ("templates" if original or prefix_keys or fact_token == "last" else "bare")
             if fact_token != "last":
-                assert (
-                    index_value(keys, fact_token) == (WHOLE if editor_id == "easyedit" else PARTS)[fact_token]
-                )
+                assert index_value(keys, fact_token) == (WHOLE if editor_id == "easyedit" else PARTS)[fact_token]
         value = batch_of(editor_id, "R-ROME", "value", **flags)
         assert (value.rows, value.per) == ("templates" if prefix_keys else "bare", "row")
         assert index_value(value, "last") == -1
@@ -416,13 +395,9 @@ def test_label_spans_have_the_values_worked_out_by_hand(
 def test_the_objective_decides_what_ft_and_wise_label() -> None:
     for name in ("FT", "FT_uns"):
         assert batch_of("easyedit", name, "train", objective_optimization="prompt_last").rows == "prompt"
-        assert (
-            batch_of("easyedit", name, "train", objective_optimization="target_new").rows == "prompt+target"
-        )
+        assert batch_of("easyedit", name, "train", objective_optimization="target_new").rows == "prompt+target"
     ft = load_editor("easyedit").methods["FT"]
-    assert not any(
-        batch.when and batch.when({"objective_optimization": "promptz_last"}) for batch in ft.batches
-    )
+    assert not any(batch.when and batch.when({"objective_optimization": "promptz_last"}) for batch in ft.batches)
 
 
 Case = tuple[dict[str, int], list[int], bool]
@@ -431,9 +406,7 @@ Case = tuple[dict[str, int], list[int], bool]
 
 def padded(rows: list[list[str]], left: bool) -> list[list[str]]:
     width = max(map(len, rows))
-    return [
-        ["pad"] * (width - len(row)) + row if left else row + ["pad"] * (width - len(row)) for row in rows
-    ]
+    return [["pad"] * (width - len(row)) + row if left else row + ["pad"] * (width - len(row)) for row in rows]
 
 
 def cases(labelled: Callable[[list[str], list[str], int, int], list[int]]) -> Iterator[Case]:
@@ -563,16 +536,12 @@ def test_what_happens_to_the_target() -> None:
     )
     for editor_id, name in (*originals, ("unified", "ROME")):
         assert of(editor_id, name) == ("unless-leading", "kept", "decode")
-    assert (
-        of("unified", "EMMET") == of("alphaedit", "ROME") == ("unless-leading", "strip-bos-or-unk", "decode")
-    )
+    assert of("unified", "EMMET") == of("alphaedit", "ROME") == ("unless-leading", "strip-bos-or-unk", "decode")
     assert of("fastedit", "ROME") == ("never", "none", "text")
 
 
 def test_who_replaces_the_subject_and_who_wants_a_template() -> None:
-    required = {
-        (editor_id, m.name) for editor_id, m in methods() if m.kind == "locate" and m.requires_template
-    }
+    required = {(editor_id, m.name) for editor_id, m in methods() if m.kind == "locate" and m.requires_template}
     located = {(editor_id, m.name) for editor_id, m in methods() if m.kind == "locate"}
     assert located - required == {*(p for p in located if p[0] == "easyedit"), ("alphaedit", "ROME")}
     assert {(editor_id, m.name) for editor_id, m in methods() if m.replaces_always} == {

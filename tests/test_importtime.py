@@ -23,7 +23,12 @@ print(json.dumps([code, sorted({name.partition(".")[0] for name in sys.modules})
 def loaded(*arguments: str | Path) -> tuple[int, set[str]]:
     """Exit code, and the top-level modules that are loaded afterwards."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.stderr, done.stdout
     code, modules = json.loads(done.stderr.splitlines()[-1])
@@ -45,7 +50,9 @@ def test_after_preflight_on_a_tokenizer_json(output_format: str, tmp_path: Path)
 @pytest.mark.parametrize("name", ["llama2-prepend", "qwen-shape", "t5-shape", "bert-shape", "lying-overlap"])
 def test_every_family_is_read_without_transformers(name: str, tmp_path: Path) -> None:
     hparams = write_hparams(tmp_path, "MEMIT", model="./models/llama")
-    code, modules = loaded("preflight", hparams, "--requests", SHIPPED / "demo" / "requests.json", "--tokenizer", TOKENIZERS / name)
+    code, modules = loaded(
+        "preflight", hparams, "--requests", SHIPPED / "demo" / "requests.json", "--tokenizer", TOKENIZERS / name
+    )
     assert code in {0, 1}
     assert not modules & HEAVY
 

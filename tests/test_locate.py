@@ -51,16 +51,18 @@ def test_causes_are_told_apart(
     assert span.causes == causes
 
 
-
-
 def test_a_merged_token() -> None:
-    tokenizer = Tokenizer(models.BPE(vocab={letter: n for n, letter in enumerate("ab ")} | {"b ": 3, "ab": 4}, merges=[("b", " "), ("a", "b")]))
+    tokenizer = Tokenizer(
+        models.BPE(vocab={letter: n for n, letter in enumerate("ab ")} | {"b ": 3, "ab": 4}, merges=[("b", " "), ("a", "b")])
+    )
     (span,) = locate(tokenizer, ["ab a"], "ab", padding_side="right")
     assert tokenizer.encode("ab a").tokens == ["a", "b ", "a"]
     assert tokenizer.encode("ab").tokens == ["ab"]
     assert (span.first, span.last, span.naive, span.drift) == (0, 1, 0, -1)
     assert span.causes == ("boundary",)  # what follows in the token is a space: nothing visible is shared
-    tokenizer = Tokenizer(models.BPE(vocab={letter: n for n, letter in enumerate("abc")} | {"bc": 3, "ab": 4}, merges=[("b", "c"), ("a", "b")]))
+    tokenizer = Tokenizer(
+        models.BPE(vocab={letter: n for n, letter in enumerate("abc")} | {"bc": 3, "ab": 4}, merges=[("b", "c"), ("a", "b")])
+    )
     (span,) = locate(tokenizer, ["abca"], "ab", padding_side="right")
     assert tokenizer.encode("abca").tokens == ["a", "bc", "a"]
     assert (span.first, span.last, span.naive) == (0, 1, 0)
@@ -68,11 +70,16 @@ def test_a_merged_token() -> None:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("name", ["gpt2-shape", "llama2-metaspace", "llama2-prepend", "qwen-shape", "t5-shape", "bert-shape", "chatglm-shape"])
+@pytest.mark.parametrize(
+    "name", ["gpt2-shape", "llama2-metaspace", "llama2-prepend", "qwen-shape", "t5-shape", "bert-shape", "chatglm-shape"]
+)
 def test_columns_on_both_sides(name: str, side: str) -> None:
     texts = ["The Eiffel Tower is in", "Who painted it in the Eiffel Tower?", "Eiffel Tower"]
     for span in locate(load(name), texts, "Eiffel Tower", padding_side=side):  # type: ignore[arg-type]
-        assert "".join(tokens(name, span, side)).replace("Ġ", " ").replace("▁", " ").replace("##", "").replace(" ", "") == "EiffelTower"
+        assert (
+            "".join(tokens(name, span, side)).replace("Ġ", " ").replace("▁", " ").replace("##", "").replace(" ", "")
+            == "EiffelTower"
+        )
         assert span.start is not None
         assert span.text[span.start : span.end] == "Eiffel Tower"
         assert span.width == max(len(load(name).encode(text).ids) for text in texts)
@@ -82,7 +89,9 @@ def test_columns_on_both_sides(name: str, side: str) -> None:
 
 
 def test_a_field_is_filled_in() -> None:
-    filled, plain = locate(load("gpt2-shape"), ["The city of {} is in", "The city of Paris is in"], "Paris", padding_side="right")
+    filled, plain = locate(
+        load("gpt2-shape"), ["The city of {} is in", "The city of Paris is in"], "Paris", padding_side="right"
+    )
     assert filled == plain
 
 

@@ -95,7 +95,12 @@ def settings(framework: str, method: str) -> Iterator[tuple[str, str, str, str |
 
 
 def compare(
-    folder: TokenizerFolder, framework: str, method: str, requests: list[dict[str, Any]], broken: Any = None, only: str | None = None
+    folder: TokenizerFolder,
+    framework: str,
+    method: str,
+    requests: list[dict[str, Any]],
+    broken: Any = None,
+    only: str | None = None,
 ) -> Comparison:
     """Both sides on the same tokenizer, row by row."""
     reader: Any = folder.reader
@@ -212,6 +217,8 @@ def test_every_row_equals_the_reenactment(tokenizer: str, framework: str, folder
         ("first_byte_token", "gpt2-shape", "subject_last"),
     ],
 )
-def test_a_broken_copy_fails_the_comparison(broken: str, tokenizer: str, only: str, folders: dict[str, TokenizerFolder]) -> None:
+def test_a_broken_copy_fails_the_comparison(
+    broken: str, tokenizer: str, only: str, folders: dict[str, TokenizerFolder]
+) -> None:
     assert compare(folders[tokenizer], "easyedit", "MEMIT", probes(5), None, only).differences == 0
     assert compare(folders[tokenizer], "easyedit", "MEMIT", probes(5), broken, only).differences > 0

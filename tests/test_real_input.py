@@ -31,7 +31,9 @@ def tokenizer(name: str) -> Any:
     return Tokenizer.from_file(str(SHARED / "tokenizers" / name / "tokenizer.json"))
 
 
-def check(folder: Path, name: str, *more: str | Path, method: str = "ROME", model: str = "gpt2-xl", requests: Path = REQUESTS) -> Ran:
+def check(
+    folder: Path, name: str, *more: str | Path, method: str = "ROME", model: str = "gpt2-xl", requests: Path = REQUESTS
+) -> Ran:
     return preflight(write_hparams(folder, method, model), requests, SHARED / "tokenizers" / name, *more)
 
 
@@ -145,7 +147,9 @@ def test_fastedit_on_the_left_passes(tmp_path: Path) -> None:
     report = ran.json
     assert (ran.code, report["verdict"]) == (0, "pass"), report["findings"]
     assert report["requests"] == {"checked": 500, "drifting": 0, "drifting_ids": []}
-    on_the_right = preflight(hparams, REQUESTS, SHARED / "tokenizers" / "gpt2", "--framework", "fastedit", "--padding-side", "right")
+    on_the_right = preflight(
+        hparams, REQUESTS, SHARED / "tokenizers" / "gpt2", "--framework", "fastedit", "--padding-side", "right"
+    )
     assert on_the_right.json["verdict"] == "fail"
 
 

@@ -433,9 +433,7 @@ def test_spaces_at_the_end_of_a_prompt_may_predict_the_target() -> None:
     done = run(Bytes(), request, side="right")
     label = next(row for row in done.rows if row.kind == "label")
     assert (label.editor, label.truth, label.labels_right) == (3, 3, True)
-    lookup = next(
-        row for row in run(Bytes(), request, fact="last", side="right").rows if row.kind == "lookup"
-    )
+    lookup = next(row for row in run(Bytes(), request, fact="last", side="right").rows if row.kind == "lookup")
     assert (lookup.editor, lookup.truth) == (3, 2)
 
 
@@ -489,9 +487,7 @@ def test_counterfact_on_the_right_and_on_the_left() -> None:
 
 
 def test_the_two_oracles_agree_on_the_shipped_tokenizers() -> None:
-    folders = sorted(
-        path for path in (FIXTURES / "tokenizers").glob("*") if (path / "tokenizer.json").exists()
-    )
+    folders = sorted(path for path in (FIXTURES / "tokenizers").glob("*") if (path / "tokenizer.json").exists())
     probes = sorted((FIXTURES / "probes").glob("*.json"))
     if not folders or not probes:
         pytest.skip("no tokenizers or probes are shipped yet")

@@ -18,11 +18,18 @@ EULER = request("In the set {{1, 2}} the number of {} is", "Leonhard Euler", "3"
 PARIS = request("The city of Paris is in", "Paris", "Japan")
 
 
-MODELS = {"llama2-metaspace": "./models/llama-2-7b", "llama2-prepend": "./models/llama-2-7b", "qwen-shape": "./models/qwen2-7b", "t5-shape": "./models/t5"}
+MODELS = {
+    "llama2-metaspace": "./models/llama-2-7b",
+    "llama2-prepend": "./models/llama-2-7b",
+    "qwen-shape": "./models/qwen2-7b",
+    "t5-shape": "./models/t5",
+}
 """A path in which EasyEdit sees the tokenizer's family."""
 
 
-def found(folder: Path, record: dict[str, Any], name: str, method: str = "ROME", **hparams: Any) -> dict[str, dict[str, Any]]:
+def found(
+    folder: Path, record: dict[str, Any], name: str, method: str = "ROME", **hparams: Any
+) -> dict[str, dict[str, Any]]:
     """Rule → its finding, for one request on the right."""
     path = write_hparams(folder, method, **{"model": MODELS.get(name, "./models/gpt2-xl"), **hparams})
     ran = preflight(path, write_requests(folder, [record]), TOKENIZERS / name, "--padding-side", "right")
@@ -50,9 +57,18 @@ SILENT: list[tuple[str, dict[str, Any], str, str, dict[str, Any], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("row", "record", "name", "method", "hparams", "rule", "suggestion"), SILENT, ids=[case[0] for case in SILENT])
+@pytest.mark.parametrize(
+    ("row", "record", "name", "method", "hparams", "rule", "suggestion"), SILENT, ids=[case[0] for case in SILENT]
+)
 def test_what_breaks_silently_is_found(
-    row: str, record: dict[str, Any], name: str, method: str, hparams: dict[str, Any], rule: str, suggestion: str, tmp_path: Path
+    row: str,
+    record: dict[str, Any],
+    name: str,
+    method: str,
+    hparams: dict[str, Any],
+    rule: str,
+    suggestion: str,
+    tmp_path: Path,
 ) -> None:
     rules = found(tmp_path, record, name, method, **hparams)
     assert rule in rules, f"{row}: only {sorted(rules)}"
@@ -76,10 +92,22 @@ def test_no_row_of_the_table_is_left_out() -> None:
 # Rows that the table calls loud: the editor stops, and says little. The rule says why.
 LOUD: list[tuple[str, dict[str, Any], str, str, str]] = [
     ("other case", request("The capital of Spain is", "spain"), "ROME", "REQ101", "'Spain'"),
-    ("other Unicode form", request("Frédéric Chopin spoke", "Fre\u0301de\u0301ric Chopin"), "ROME", "REQ101", "'Frédéric Chopin'"),
+    (
+        "other Unicode form",
+        request("Frédéric Chopin spoke", "Fre\u0301de\u0301ric Chopin"),
+        "ROME",
+        "REQ101",
+        "'Frédéric Chopin'",
+    ),
     ("accents left out", request("Frédéric Chopin spoke", "Frederic Chopin"), "ROME", "REQ101", "'Frédéric Chopin'"),
     ("curly quotes", request("Georgia O’Keeffe was born in", "Georgia O'Keeffe"), "ROME", "REQ101", "'Georgia O’Keeffe'"),
-    ("near words", request("The mother tongue of Danielle Darrieux is", "Daniele Darieux"), "ROME", "REQ101", "'Danielle Darrieux'"),
+    (
+        "near words",
+        request("The mother tongue of Danielle Darrieux is", "Daniele Darieux"),
+        "ROME",
+        "REQ101",
+        "'Danielle Darrieux'",
+    ),
     ("nothing near", request("The capital of Spain is", "Portugal"), "ROME", "REQ101", "{}"),
     ("subject twice", request("Is Paris in Texas? No, Paris is in", "Paris"), "ROME", "REQ102", "{}"),
     ("subject besides {}", request("In Lima they love it; {} lies in", "Lima"), "AlphaEdit", "REQ102", "{}"),

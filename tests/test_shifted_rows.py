@@ -21,13 +21,19 @@ SHIPPED = Path(__file__).parent.parent / "fixtures" / "shipped" / "tokenizers"
 TOKENIZERS = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
 FOLDERS: dict[str, TokenizerFolder] = {}
 
-pieces = st.text(st.sampled_from(list("abeéT 19,.'-?!中国的東京は🙂ش\u0301")), min_size=1, max_size=12).filter(lambda text: text.strip() and "{" not in text)
+pieces = st.text(st.sampled_from(list("abeéT 19,.'-?!中国的東京は🙂ش\u0301")), min_size=1, max_size=12).filter(
+    lambda text: text.strip() and "{" not in text
+)
 starts = st.text(st.sampled_from(list("The old house 42,é中!\t")), min_size=1, max_size=14).map(lambda text: f"{text}. {{}}")
 
 
-def records(folder: TokenizerFolder, framework: str, fact_token: str, templates: list[str], request: dict[str, str]) -> list[dict[str, Any]]:
+def records(
+    folder: TokenizerFolder, framework: str, fact_token: str, templates: list[str], request: dict[str, str]
+) -> list[dict[str, Any]]:
     hparams = Hparams("<hparams>", {"alg_name": "ROME", "model_name": "llama", "fact_token": fact_token})
-    plan = settle(hparams, folder, Options(framework=framework, method="ROME", padding_side="left", context_templates=templates))
+    plan = settle(
+        hparams, folder, Options(framework=framework, method="ROME", padding_side="left", context_templates=templates)
+    )
     found: list[dict[str, Any]] = []
     run_pass(plan, [request], Templates(tuple(templates), ""), rows_out=found.append)
     return found

@@ -17,7 +17,21 @@ from tests.running import TOKENIZERS, preflight, request, write_hparams, write_r
 EASYEDIT = load_editor("easyedit")
 RIGHT_LIST = ["ROME", "MEMIT", "EMMET", "EAMET", "R-ROME", "AlphaEdit", "CORE", "SPHERE"]
 """easyeditor/editors/editor.py:181-186: the methods that it does not pad on the left."""
-NOT_IN_THE_LIST = ["MEMIT-FE", "PMET", "SimIE", "FT", "WISE", "GRACE", "DEFER", "MELO", "LoRA", "QLoRA", "MEND", "ULTRAEDIT", "KN"]
+NOT_IN_THE_LIST = [
+    "MEMIT-FE",
+    "PMET",
+    "SimIE",
+    "FT",
+    "WISE",
+    "GRACE",
+    "DEFER",
+    "MELO",
+    "LoRA",
+    "QLoRA",
+    "MEND",
+    "ULTRAEDIT",
+    "KN",
+]
 
 
 @dataclass(frozen=True)
@@ -130,7 +144,9 @@ def test_what_the_caller_states_stands_last() -> None:
     assert side.value == "left"
     assert side.stated_by_caller
     assert side.because == "--padding-side left"
-    assert [part in step for part, step in zip(("its class", "editor.py:184-186", "--padding-side"), side.steps, strict=True)] == [True] * 3
+    assert [
+        part in step for part, step in zip(("its class", "editor.py:184-186", "--padding-side"), side.steps, strict=True)
+    ] == [True] * 3
 
 
 def test_it_says_how_it_came_about() -> None:
@@ -183,7 +199,9 @@ FOLDERS: list[tuple[str, dict[str, Any], str, str, Side, Side]] = [
 
 
 @pytest.mark.parametrize(("name", "config", "model", "generation", "rome", "pmet"), FOLDERS)
-def test_folders(tmp_path: Path, name: str, config: dict[str, Any], model: str, generation: str, rome: Side, pmet: Side) -> None:
+def test_folders(
+    tmp_path: Path, name: str, config: dict[str, Any], model: str, generation: str, rome: Side, pmet: Side
+) -> None:
     folder = folder_of(tmp_path, name, **config)
     requests = write_requests(tmp_path, [request("The city of Paris is in", "Paris")])
     for method, expected in (("ROME", rome), ("PMET", pmet)):
@@ -197,7 +215,11 @@ def test_nobody_states_a_side_and_the_generations_differ(tmp_path: Path) -> None
     """A class default that is left: with a method that is counted from the start this is said even where it is ruled nowhere."""
     requests = write_requests(tmp_path, [request("The city of Paris is in", "Paris")])
     report = preflight(
-        write_hparams(tmp_path, model="baichuan-7b"), requests, folder_of(tmp_path, "llama2-metaspace"), "--transformers", "5"
+        write_hparams(tmp_path, model="baichuan-7b"),
+        requests,
+        folder_of(tmp_path, "llama2-metaspace"),
+        "--transformers",
+        "5",
     ).json
     assert report["padding_side"]["value"] == "left"
     assert "LlamaTokenizer" in report["padding_side"]["because"]

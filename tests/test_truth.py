@@ -52,7 +52,9 @@ def test_the_subjects_tokens(name: str, case: tuple[str, int, int]) -> None:
     assume(truth.lossless)
     found = measured(name, text, start, end)
     event(found.oracle)
-    assert found.oracle != "none" or form(name, text) != text  # a character that was put together is found by its offsets or not at all
+    assert (
+        found.oracle != "none" or form(name, text) != text
+    )  # a character that was put together is found by its offsets or not at all
     if found.oracle == "none":
         return
     if truth.last is not None:
@@ -155,7 +157,9 @@ def test_a_side_moves_every_position_by_the_rows_pads(name: str, case: tuple[str
     subject = text[start:end]
     assume("{}" not in text)
     batch = [text, text + " and so on, and so on"]
-    (right, longest), (left, longest_left) = (locate(load(name), batch, subject, padding_side=side, occurrence=0) for side in ("right", "left"))
+    (right, longest), (left, longest_left) = (
+        locate(load(name), batch, subject, padding_side=side, occurrence=0) for side in ("right", "left")
+    )
     assert longest == longest_left
     assert right.pads == left.pads == right.width - right.length
     for one, other in zip((right.first, right.last, right.after), (left.first, left.last, left.after), strict=True):

@@ -22,7 +22,12 @@ from tests.running import PROBES, TOKENIZERS
 
 @cache
 def _words() -> list[str]:
-    texts = [item for path in PROBES for record in json.loads(path.read_text("utf-8")) for item in (record["prompt"], record["target_new"])]
+    texts = [
+        item
+        for path in PROBES
+        for record in json.loads(path.read_text("utf-8"))
+        for item in (record["prompt"], record["target_new"])
+    ]
     found = {word for text in texts for word in re.findall(r"\S+", text) if "{" not in word}
     return sorted(found)
 

@@ -192,7 +192,9 @@ def _message(group: Group, worst: Reading, explain_side: str) -> str:
     label = worst.kind == "label"
     if label:
         worst_row = f"Worst: {where}: the first label is at column {worst.editor}"
-        worst_row += f" ({editor!r}), it belongs at {worst.truth} ({truth!r})." if worst.truth is not None else f" ({editor!r})."
+        worst_row += (
+            f" ({editor!r}), it belongs at {worst.truth} ({truth!r})." if worst.truth is not None else f" ({editor!r})."
+        )
     else:
         worst_row = f"Worst: {where}: the editor reads column {worst.editor} ({editor!r}), {NOUN[worst.kind]} is in column {worst.truth} ({truth!r})."
     text = {
@@ -213,7 +215,7 @@ def _message(group: Group, worst: Reading, explain_side: str) -> str:
         return text
     if group.cause == "retokenised":
         row = worst.row.measured
-        return f"{text} Worst: {where} reads “…{row.text[-28:]}”: its last tokens are {row.encoded.tokens[-max(2, worst.row.target):]}, the labels are for {_target_tokens(worst)}."
+        return f"{text} Worst: {where} reads “…{row.text[-28:]}”: its last tokens are {row.encoded.tokens[-max(2, worst.row.target) :]}, the labels are for {_target_tokens(worst)}."
     return f"{text} {worst_row}"
 
 

@@ -48,7 +48,13 @@ def finding(
         place=Place(context.requests_path, request.line, request.column),
         request=RequestRef(request.index, request.case_id),
         remedy=remedy,
-        evidence={"key": rule.id, "prompt": request.prompt, "subject": request.subject, "target_new": request.target_new, **(evidence or {})},
+        evidence={
+            "key": rule.id,
+            "prompt": request.prompt,
+            "subject": request.subject,
+            "target_new": request.target_new,
+            **(evidence or {}),
+        },
     )
 
 
@@ -96,7 +102,7 @@ def hygiene(prepared: Prepared, context: RequestContext) -> Iterator[Finding]:
             "REQ107", request, context, "The prompt ends in a space, and the target gets one of its own: the two make a token that running text does not have.",
             f"Use {prompt.rstrip()!r}.",
         )  # fmt: skip
-    if method.space not in {"never"}:
+    if method.space != "never":
         if method.space in {"unless-blank", "always"} and target.startswith(" ") and target != " ":
             yield finding(
                 "TGT105", request, context, f"The target {target!r} begins with a space and {method.name} puts another before it: two spaces are trained.",
@@ -113,7 +119,13 @@ def hygiene(prepared: Prepared, context: RequestContext) -> Iterator[Finding]:
                 "Edit with a method that forces no space, or expect the answer only after a space.",
             )  # fmt: skip
     if not target.strip() and locate:
-        yield finding("TGT106", request, context, "The target is empty: one space would be trained as the new answer.", "Give the new answer as text.")
+        yield finding(
+            "TGT106",
+            request,
+            context,
+            "The target is empty: one space would be trained as the new answer.",
+            "Give the new answer as text.",
+        )
     yield from _missing_fields(request, context)
     for text in context.pad_texts:
         if text and text in prompt:
@@ -125,7 +137,11 @@ def hygiene(prepared: Prepared, context: RequestContext) -> Iterator[Finding]:
 
 
 def _missing_fields(request: Request, context: RequestContext) -> Iterator[Finding]:
-    missing = [name for name in context.method.needs if name not in {"prompt", "subject", "target_new"} and not request.extra.get(name)]
+    missing = [
+        name
+        for name in context.method.needs
+        if name not in {"prompt", "subject", "target_new"} and not request.extra.get(name)
+    ]
     if missing:
         yield finding(
             "REQ109", request, context, f"{context.method.name} reads {' and '.join(missing)} from each request, and this one has none.",
@@ -169,7 +185,14 @@ def _absent(request: Request, context: RequestContext) -> Finding:
         return finding("REQ101", request, context, message, remedy)
     text, why = found
     message = f"The subject {request.subject!r} does not occur in the prompt; {text!r} does ({why})."
-    return finding("REQ101", request, context, message, f"Use the subject {text!r}, if that is meant.", evidence={"nearest": text, "difference": why})
+    return finding(
+        "REQ101",
+        request,
+        context,
+        message,
+        f"Use the subject {text!r}, if that is meant.",
+        evidence={"nearest": text, "difference": why},
+    )
 
 
 def nearest_span(prompt: str, subject: str) -> tuple[str, str] | None:

@@ -14,7 +14,7 @@ from padcheck.rulebook import find
 
 def run_findings(plan: Plan, needs_left: int, needs_right: int, tally: Tally) -> list[Finding]:
     """All findings about the run. `needs_left`, `needs_right`: positions of padded rows that only that side makes right."""
-    found = [
+    return [
         *_family(plan),
         *_flags(plan),
         *_batchable(plan),
@@ -25,7 +25,6 @@ def run_findings(plan: Plan, needs_left: int, needs_right: int, tally: Tally) ->
         *_evaluation(plan, needs_left + needs_right),
         *_tokenizer_notes(plan),
     ]
-    return found
 
 
 def _finding(
@@ -61,7 +60,12 @@ def _family(plan: Plan) -> Iterator[Finding]:
     if family is None:
         return
     if family.unsupported:
-        yield _finding("HPR101", f"{editor.title} takes {name!r} for {family.contains}: {family.unsupported}.", "Name a model that it loads.", place)
+        yield _finding(
+            "HPR101",
+            f"{editor.title} takes {name!r} for {family.contains}: {family.unsupported}.",
+            "Name a model that it loads.",
+            place,
+        )
         return
     stated = _stated_class(plan)
     if family.tokenizer_class and stated and _plain(stated) != _plain(family.tokenizer_class):
@@ -71,7 +75,9 @@ def _family(plan: Plan) -> Iterator[Finding]:
         )  # fmt: skip
         return
     last = name.lower().rstrip("/").rsplit("/", 1)[-1]
-    others = [other.contains for other in editor.families if other.contains in last and other.contains not in family.contains]
+    others = [
+        other.contains for other in editor.families if other.contains in last and other.contains not in family.contains
+    ]
     if family.contains not in last and others:
         yield _finding(
             "HPR102", f"{editor.title} takes this model for {family.contains!r}, which stands in a folder's name; the model's own name says {others[0]!r}.",
@@ -95,18 +101,23 @@ def _plain(class_name: str) -> str:
 
 def _flags(plan: Plan) -> Iterator[Finding]:
     flags = plan.flags
-    if "enable_prompt_keys" in plan.method.defaults and not flags.get("original_implementation"):
-        if bool(flags.get("enable_prompt_keys")) == bool(flags.get("enable_random_prefix_keys")):
-            both = "both on" if flags.get("enable_prompt_keys") else "both off"
-            yield _finding(
-                "HPR104", f"enable_prompt_keys and enable_random_prefix_keys are {both}: {plan.method_name} stops with an AssertionError.",
-                "Switch exactly one of them on.", plan.hparams.place("enable_prompt_keys"),
-            )  # fmt: skip
+    if "enable_prompt_keys" not in plan.method.defaults or flags.get("original_implementation"):
+        return
+    if bool(flags.get("enable_prompt_keys")) == bool(flags.get("enable_random_prefix_keys")):
+        both = "both on" if flags.get("enable_prompt_keys") else "both off"
+        yield _finding(
+            "HPR104", f"enable_prompt_keys and enable_random_prefix_keys are {both}: {plan.method_name} stops with an AssertionError.",
+            "Switch exactly one of them on.", plan.hparams.place("enable_prompt_keys"),
+        )  # fmt: skip
 
 
 def _batchable(plan: Plan) -> Iterator[Finding]:
     if plan.options.run == "batch" and not plan.method.batchable:
-        known = ", ".join(name for name, method in plan.editor.methods.items() if method.batchable and method.kind != "unpadded" and not method.own_loader)
+        known = ", ".join(
+            name
+            for name, method in plan.editor.methods.items()
+            if method.batchable and method.kind != "unpadded" and not method.own_loader
+        )
         yield _finding(
             "HPR105", f"{plan.editor.title} does not take several requests in one call of {plan.method_name}.",
             f"Plan it with --run edit or --run sequential, or choose one of {known}.", plan.hparams.place(plan.editor.method_key or ""),
@@ -182,4 +193,11 @@ def _evaluation(plan: Plan, padded: int) -> Iterator[Finding]:
 def _tokenizer_notes(plan: Plan) -> Iterator[Finding]:
     for note in plan.tokenizer.notes:
         rule = "TOK103" if "remote" in note.key else "TOK101"
-        yield _finding(rule, note[:1].upper() + note[1:] + ".", None, Place(str(plan.tokenizer.path)), severity="note", evidence={"key": note.key})
+        yield _finding(
+            rule,
+            note[:1].upper() + note[1:] + ".",
+            None,
+            Place(str(plan.tokenizer.path)),
+            severity="note",
+            evidence={"key": note.key},
+        )

@@ -50,7 +50,14 @@ trailing                pads after the row (0 under left padding)
 target_start            first token that holds a visible character of the target, by the tokenizer's offsets
 """
 
-FLAGS = ("fact_token", "enable_prompt_keys", "enable_random_prefix_keys", "original_implementation", "objective_optimization", "context")
+FLAGS = (
+    "fact_token",
+    "enable_prompt_keys",
+    "enable_random_prefix_keys",
+    "original_implementation",
+    "objective_optimization",
+    "context",
+)
 """What a `when` condition of a batch may ask for: hparams of the run."""
 
 _ALLOWED = (

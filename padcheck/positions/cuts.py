@@ -64,7 +64,8 @@ class Cuts:
         if not any(start in before for start in self._starts):
             return False
         return any(
-            text.find(content, max(0, position - len(content) + 1), position + len(content) - 1) >= 0 for content in self._added
+            text.find(content, max(0, position - len(content) + 1), position + len(content) - 1) >= 0
+            for content in self._added
         )
 
 
@@ -105,7 +106,11 @@ def cuts_of(reader: TokenReader) -> Cuts:
     if "space" in words:
         return Cuts(True, False)
     whole_sentence = (replaces_space and not splitters) or words == ["sentence"]
-    if whole_sentence and model == "BPE" and not any(re.search(r"[^▁]▁", token) for token in backend.get_vocab(with_added_tokens=False)):
+    if (
+        whole_sentence
+        and model == "BPE"
+        and not any(re.search(r"[^▁]▁", token) for token in backend.get_vocab(with_added_tokens=False))
+    ):
         return Cuts(True, False)
     return NEVER
 
@@ -125,7 +130,11 @@ def _splits_words(part: dict[str, Any]) -> str:
     if kind == "ByteLevel":
         return "pattern" if part.get("use_regex", True) else "none"
     if kind == "Split":
-        known = part.get("pattern", {}).get("Regex") in _WORD_PATTERNS and part.get("behavior") == "Isolated" and not part.get("invert")
+        known = (
+            part.get("pattern", {}).get("Regex") in _WORD_PATTERNS
+            and part.get("behavior") == "Isolated"
+            and not part.get("invert")
+        )
         return "pattern" if known else "unknown"
     if kind == "Metaspace":
         return "space" if part.get("split", True) and part.get("replacement") == "▁" else "sentence"

@@ -17,11 +17,27 @@ from padcheck.positions.truth import Measured
 
 Kind = Literal["lookup", "label", "kl", "key", "value", "current"]
 Cause = Literal[
-    "pads", "sign", "special_tokens", "merged", "boundary", "occurrence", "truncation", "retokenised", "braces", "suffix", "raises",
+    "pads",
+    "sign",
+    "special_tokens",
+    "merged",
+    "boundary",
+    "occurrence",
+    "truncation",
+    "retokenised",
+    "braces",
+    "suffix",
+    "raises",
     "inconsistent",
 ]
 
-_KIND_OF_BATCH: Mapping[str, Kind] = {"optimise": "lookup", "keys": "key", "value": "value", "current": "current", "train": "key"}
+_KIND_OF_BATCH: Mapping[str, Kind] = {
+    "optimise": "lookup",
+    "keys": "key",
+    "value": "value",
+    "current": "current",
+    "train": "key",
+}
 
 
 @dataclass(slots=True)
@@ -186,7 +202,9 @@ class Batches:
             before = max(start, 1)
             first, last = before if before < first else max(last + 1, start), start + row.mask - 1
         if first > last:
-            self._report(Reading(plan.batch, row, "label", None, None, width, pads, left, ("boundary",), f"{text}: no label is left"))
+            self._report(
+                Reading(plan.batch, row, "label", None, None, width, pads, left, ("boundary",), f"{text}: no label is left")
+            )
             return
         if self._shifts is not None:
             shift = self._shifts.get((row.prepared.request.index, plan.batch.name, row.number, "label"), 0)
@@ -294,7 +312,12 @@ def _intrinsic_cause(row: Row, intrinsic: int, alone: int, arithmetic: str) -> C
     if measured.tail and intrinsic == measured.tail:
         return "special_tokens"
     prompt_last = measured.prompt_last
-    if prompt_last is not None and alone > prompt_last and measured.n - measured.tail - 1 > prompt_last and "part_" not in arithmetic:
+    if (
+        prompt_last is not None
+        and alone > prompt_last
+        and measured.n - measured.tail - 1 > prompt_last
+        and "part_" not in arithmetic
+    ):
         return "suffix"
     if "part_" in arithmetic:
         extra = row.specials * (arithmetic.count("part_") - 1) + measured.tail

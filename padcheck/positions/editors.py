@@ -25,7 +25,14 @@ FactToken = Literal["subject_last", "subject_first", "subject_first_after_last",
 FACT_TOKENS: tuple[FactToken, ...] = get_args(FactToken)
 BatchName = Literal["optimise", "keys", "value", "current", "train"]
 Rows = Literal[
-    "templates+head, kl", "templates+target, kl", "templates", "bare", "prompt+target", "prompt", "templates+target, locality", "target"
+    "templates+head, kl",
+    "templates+target, kl",
+    "templates",
+    "bare",
+    "prompt+target",
+    "prompt",
+    "templates+target, locality",
+    "target",
 ]
 Per = Literal["row", "request", "run"]
 Space = Literal["unless-blank", "unless-leading", "unless-leading-if-gpt", "never", "always"]
@@ -216,13 +223,20 @@ def _index(name: str, table: Mapping[str, Any], where: str) -> Index:
         if token in table:
             value = table[token]
             entries[token] = (
-                Raises(value["raises"], value["source"]) if isinstance(value, dict) else _expression(value, f"{where}.{token}")
+                Raises(value["raises"], value["source"])
+                if isinstance(value, dict)
+                else _expression(value, f"{where}.{token}")
             )
     return Index(name, table["source"], entries)
 
 
 def _batch(table: Mapping[str, Any], indices: Mapping[str, Index], where: str) -> Batch:
-    _keys(table, {"name", "rows", "per", "size", "lookup", "labels", "when", "source", "truncates", "truth", "pad_to"}, where, ("name", "rows", "per", "source"))
+    _keys(
+        table,
+        {"name", "rows", "per", "size", "lookup", "labels", "when", "source", "truncates", "truth", "pad_to"},
+        where,
+        ("name", "rows", "per", "source"),
+    )
     for key, choices in (("name", get_args(BatchName)), ("rows", get_args(Rows)), ("per", get_args(Per))):
         if table[key] not in choices:
             raise EditorDataError(f"{where}.{key}: {table[key]!r} is none of {', '.join(choices)}")
@@ -246,7 +260,9 @@ def _batch(table: Mapping[str, Any], indices: Mapping[str, Index], where: str) -
     when = _expression(table["when"], f"{where}.when", *FLAGS) if "when" in table else None
     _choice(table, "truth", ("fact_token", "row_last"), where)
     rest = {key: table[key] for key in ("truncates", "truth", "pad_to") if key in table}
-    return Batch(table["name"], table["rows"], table["per"], table.get("size"), lookup, labels, when, table["source"], **rest)
+    return Batch(
+        table["name"], table["rows"], table["per"], table.get("size"), lookup, labels, when, table["source"], **rest
+    )
 
 
 def _method(name: str, tables: Mapping[str, Any], indices: Mapping[str, Index], where: str) -> Method:
@@ -270,8 +286,12 @@ def _method(name: str, tables: Mapping[str, Any], indices: Mapping[str, Index], 
     )  # fmt: skip
     for key, choices in _METHOD_CHOICES.items():
         _choice(table, key, choices, where)
-    batches = tuple(_batch(batch, indices, f"{where}.batches[{number}]") for number, batch in enumerate(table.pop("batches", ())))
-    table["kl_prompts"] = tuple(KlPrompt(**entry) if isinstance(entry, dict) else KlPrompt(entry) for entry in table.get("kl_prompts", ()))
+    batches = tuple(
+        _batch(batch, indices, f"{where}.batches[{number}]") for number, batch in enumerate(table.pop("batches", ()))
+    )
+    table["kl_prompts"] = tuple(
+        KlPrompt(**entry) if isinstance(entry, dict) else KlPrompt(entry) for entry in table.get("kl_prompts", ())
+    )
     for key in ("needs", "template_lengths"):
         table[key] = tuple(table.get(key, ()))
     return Method(name=name, batches=batches, **table)
@@ -334,10 +354,17 @@ def parse_editor(text: str, stem: str) -> Editor:
         hparams=data["hparams"],
         method_key=data.get("method_key"),
         recognise_keys=tuple(data.get("recognise", {}).get("keys", ())),
-        side_rules=tuple(_record(SideRule, rule, f"{where} [side] rules[{number}]") for number, rule in enumerate(side.get("rules", ()))),
-        side_places=tuple(_record(SidePlace, place, f"{where} [side] places[{number}]") for number, place in enumerate(side.get("places", ()))),
+        side_rules=tuple(
+            _record(SideRule, rule, f"{where} [side] rules[{number}]") for number, rule in enumerate(side.get("rules", ()))
+        ),
+        side_places=tuple(
+            _record(SidePlace, place, f"{where} [side] places[{number}]")
+            for number, place in enumerate(side.get("places", ()))
+        ),
         evaluation_side=side.get("evaluation", {}).get("side"),
-        families=tuple(_record(Family, family, f"{where} [[family]] {number}") for number, family in enumerate(data.get("family", ()))),
+        families=tuple(
+            _record(Family, family, f"{where} [[family]] {number}") for number, family in enumerate(data.get("family", ()))
+        ),
         unknown_family=data.get("unknown_family", "fine"),
         methods=methods,
         pad=data.get("pad"),

@@ -50,7 +50,6 @@ class Row:
         self.label_slack = 0
         self.labels_sound = True
 
-
     def shifted(self, number: int, tokens: int, before: str, characters: int, reader: TokenReader) -> Row:
         """The row of another template whose text before the prompt is `before` instead of `characters` characters of this row.
 
@@ -59,7 +58,13 @@ class Row:
         measured = self.measured
         moved = len(before) - characters
         row = Row.__new__(Row)
-        row.prepared, row.number, row.fact_token, row.is_kl, row.absent = self.prepared, number, self.fact_token, self.is_kl, self.absent
+        row.prepared, row.number, row.fact_token, row.is_kl, row.absent = (
+            self.prepared,
+            number,
+            self.fact_token,
+            self.is_kl,
+            self.absent,
+        )
         row.measured = measured.shifted(before + measured.text[characters:], tokens, moved, reader)
         row.truth = None if self.truth is None else self.truth + tokens
         row.subject_end = self.subject_end + moved
@@ -122,7 +127,11 @@ class TokenFacts:
 def active_batches(method: Method, flags: dict[str, Any]) -> tuple[Batch, ...]:
     """The batches that the method builds under these hparams."""
     known = {**method.defaults, **flags}
-    return tuple(batch for batch in method.batches if batch.when is None or batch.when({name: known.get(name) for name in batch.when.names}))
+    return tuple(
+        batch
+        for batch in method.batches
+        if batch.when is None or batch.when({name: known.get(name) for name in batch.when.names})
+    )
 
 
 class RowBuilder:
@@ -154,7 +163,9 @@ class RowBuilder:
         self.needs_head = any(rows.startswith("templates+") for rows in kinds)
         self.needs_base = self.needs_head or "templates" in kinds
         self.needs_bare = "bare" in kinds
-        self.names = {name for batch in self.batches for expression in _expressions(batch, fact_token) for name in expression.names}
+        self.names = {
+            name for batch in self.batches for expression in _expressions(batch, fact_token) for name in expression.names
+        }
         self.parts = not self.names.isdisjoint({"part_prefix", "part_subject", "part_suffix"})
         self.pivot, self.shifts = self._shared_tail()
 
@@ -173,7 +184,9 @@ class RowBuilder:
         ]
         if len(alike) < 2:
             return -1, {}
-        counts = [len(encoded.ids) for encoded in self.reader.encode_batch([self.templates[number][0][:-1] for number in alike])]
+        counts = [
+            len(encoded.ids) for encoded in self.reader.encode_batch([self.templates[number][0][:-1] for number in alike])
+        ]
         return alike[0], {number: count - counts[0] for number, count in zip(alike[1:], counts[1:], strict=True)}
 
     # -- building --------------------------------------------------------------------------------------------------------------
@@ -254,9 +267,8 @@ class RowBuilder:
             filled = prepared.filled
             start, length = len(filled.before), len(filled.subject)
             if self.needs_base:
-                for number in encoded:
-                    plans.append(self._templated(prepared, number, wanted))
-                if self.shifts and prepared.base[-1 if self.pivot == encoded[-1] else encoded.index(self.pivot)].measured.oracle != "offsets":
+                plans.extend(self._templated(prepared, number, wanted) for number in encoded)
+                if self.shifts and prepared.base[encoded.index(self.pivot)].measured.oracle != "offsets":
                     alone.append(prepared)
             for offset, kl in enumerate(self.method.kl_prompts if self.needs_kl else ()):
                 before, after = kl.text.split("{}")
@@ -377,8 +389,7 @@ class RowBuilder:
             measured = first.measured
             text = before + subject
             if "prefix" in self.names:
-                for row in rows:
-                    pending.append((row, "prefix", wanted.add(before)))
+                pending.extend((row, "prefix", wanted.add(before)) for row in rows)
             if "prefix_subject" in self.names:
                 # `raw` differs from the row's text only where doubled braces were formatted away.
                 plain = measured.text.startswith(text)
@@ -388,8 +399,7 @@ class RowBuilder:
                         row.prefix_subject = measured.last + 1 + measured.tail
                 else:
                     wanted.add(text)
-                    for row in rows:
-                        pending.append((row, "prefix_subject", text))
+                    pending.extend((row, "prefix_subject", text) for row in rows)
                 if not plain:
                     for row in rows:
                         raw = text + after + (row.prepared.head if row is not first else "")
@@ -478,7 +488,6 @@ class RowBuilder:
                 row.is_kl = True
                 prepared.train.append(row)
 
-
     def _first_visible_beyond(self, measured: Measured, end: int) -> int | None:
         """Column of the first token that holds a visible character after `text[:end]`; None where no oracle can be trusted."""
         text = measured.text
@@ -489,7 +498,10 @@ class RowBuilder:
             columns = by_decoding(self.reader, measured.ids[measured.lead : measured.n - measured.tail], text, (character,))
             return None if columns is None else measured.lead + columns[0][0]
         offsets = measured.encoded.offsets
-        return next((at for at in range(measured.lead, measured.n - measured.tail) if offsets[at][0] <= character < offsets[at][1]), None)
+        return next(
+            (at for at in range(measured.lead, measured.n - measured.tail) if offsets[at][0] <= character < offsets[at][1]),
+            None,
+        )
 
     def _target_start(self, measured: Measured, begin: int) -> int:
         """What an editor finds that takes the target's tokens from the offsets, true or not: the first one that ends after `begin`."""

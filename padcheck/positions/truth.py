@@ -192,7 +192,9 @@ def measure(encoded: Encoded, text: str, start: int, end: int, prompt_end: int, 
     )
 
 
-def by_decoding(reader: TokenReader, ids: Sequence[int], text: str, characters: Sequence[int]) -> list[tuple[int, int]] | None:
+def by_decoding(
+    reader: TokenReader, ids: Sequence[int], text: str, characters: Sequence[int]
+) -> list[tuple[int, int]] | None:
     """First and last token of each of the `characters` (indices into `text`), by decoding growing prefixes of `ids`.
 
     White space is left out of the count: decoders drop, add and tidy it. Returns None where the decoded row is not the text

@@ -72,7 +72,11 @@ def _context(report: PreflightReport) -> Iterator[str]:
         ("Editor", framework, [report.framework_because]),
         ("Fact token", report.fact_token, []),
         ("Run", report.run, []),
-        ("Padding side", side.value if side else "", [f"because {side.because}", *(step for step in side.steps if step != side.because)] if side else []),
+        (
+            "Padding side",
+            side.value if side else "",
+            [f"because {side.because}", *(step for step in side.steps if step != side.because)] if side else [],
+        ),
         ("Tokenizer", report.tokenizer_path, [report.tokenizer_how]),
         ("hparams", report.hparams_path, []),
         (

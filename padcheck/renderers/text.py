@@ -107,7 +107,11 @@ class _Page:
             ("hparams", report.hparams_path, []),
             ("requests", report.requests_path, [counts]),
             ("tokenizer", report.tokenizer_path, [report.tokenizer_how]),
-            ("padding side", side.value if side else "", [f"because {side.because}", *(step for step in side.steps if step != side.because)] if side else []),
+            (
+                "padding side",
+                side.value if side else "",
+                [f"because {side.because}", *(step for step in side.steps if step != side.because)] if side else [],
+            ),
             ("templates", report.templates, []),
         ]
         return "\n".join(line for name, value, more in facts if value for line in self.fact(name, value, more))

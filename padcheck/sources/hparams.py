@@ -44,7 +44,9 @@ def read_hparams(path: Path, shown_as: str | None = None) -> Hparams:
     except UnicodeDecodeError as error:
         raise SourceError(f"the file is not UTF-8 (byte {error.start})", path=shown, remedy="Save it as UTF-8.") from None
     except OSError as error:
-        raise SourceError(f"the file cannot be read: {error.strerror}", path=shown, remedy="Check its permissions.") from None
+        raise SourceError(
+            f"the file cannot be read: {error.strerror}", path=shown, remedy="Check its permissions."
+        ) from None
     return parse_hparams(text, shown, as_json=path.suffix.lower() == ".json")
 
 
@@ -58,7 +60,11 @@ def parse_hparams(text: str, shown: str, *, as_json: bool = False) -> Hparams:
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise SourceError(
-                f"this is not JSON: {error.msg.lower()}", path=shown, line=error.lineno, column=error.colno, remedy="Mend the file at that place."
+                f"this is not JSON: {error.msg.lower()}",
+                path=shown,
+                line=error.lineno,
+                column=error.colno,
+                remedy="Mend the file at that place.",
             ) from None
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
     try:
@@ -94,7 +100,9 @@ def parse_hparams(text: str, shown: str, *, as_json: bool = False) -> Hparams:
 def _mapping(values: Any, shown: str) -> Mapping[str, Any]:
     if not isinstance(values, dict):
         kind = "is empty" if values is None else f"holds a {type(values).__name__}"
-        raise SourceError(f"an hparams file maps names to values, but this one {kind}", path=shown, remedy="Is it the right file?")
+        raise SourceError(
+            f"an hparams file maps names to values, but this one {kind}", path=shown, remedy="Is it the right file?"
+        )
     return {str(key): value for key, value in values.items()}
 
 

@@ -20,11 +20,75 @@ PROFILES = 3
 """Length profiles that an error must survive before it is called certain."""
 
 _STARTS = ("The", "Therefore", "Because", "I", "You")  # what EasyEdit and kmeng01 let the model continue
-_WORDS = (
-    "old house by the river was quiet and nobody knew who had left the door open after the rain so we walked along the road "
-    "until a small light appeared between the trees and someone called our names from far away with a voice that sounded "
-    "like an early morning in spring when people begin to work again and children run to school through the wet streets"
-).split()
+_WORDS = [
+    "old",
+    "house",
+    "by",
+    "the",
+    "river",
+    "was",
+    "quiet",
+    "and",
+    "nobody",
+    "knew",
+    "who",
+    "had",
+    "left",
+    "the",
+    "door",
+    "open",
+    "after",
+    "the",
+    "rain",
+    "so",
+    "we",
+    "walked",
+    "along",
+    "the",
+    "road",
+    "until",
+    "a",
+    "small",
+    "light",
+    "appeared",
+    "between",
+    "the",
+    "trees",
+    "and",
+    "someone",
+    "called",
+    "our",
+    "names",
+    "from",
+    "far",
+    "away",
+    "with",
+    "a",
+    "voice",
+    "that",
+    "sounded",
+    "like",
+    "an",
+    "early",
+    "morning",
+    "in",
+    "spring",
+    "when",
+    "people",
+    "begin",
+    "to",
+    "work",
+    "again",
+    "and",
+    "children",
+    "run",
+    "to",
+    "school",
+    "through",
+    "the",
+    "wet",
+    "streets",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +115,13 @@ def read_templates(path: Path, shown: str) -> Templates:
         try:
             data = json.loads(text)
         except json.JSONDecodeError as error:
-            raise SourceError(f"this is not JSON: {error.msg.lower()}", path=shown, line=error.lineno, column=error.colno, remedy="Mend it.") from None
+            raise SourceError(
+                f"this is not JSON: {error.msg.lower()}",
+                path=shown,
+                line=error.lineno,
+                column=error.colno,
+                remedy="Mend it.",
+            ) from None
         flat = [(template, None) for template in flatten(data, shown)]
     else:
         flat = [(line, number) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
@@ -81,9 +151,13 @@ def flatten(data: Any, shown: str = "<templates>") -> list[str]:
             elif isinstance(item, Sequence) and all(isinstance(inner, str) for inner in item):
                 result.extend(item)
             else:
-                raise SourceError("context templates are strings, or groups of strings", path=shown, remedy="See the README.")
+                raise SourceError(
+                    "context templates are strings, or groups of strings", path=shown, remedy="See the README."
+                )
         return result
-    raise SourceError("context templates are a list of strings, or of groups of strings", path=shown, remedy="See the README.")
+    raise SourceError(
+        "context templates are a list of strings, or of groups of strings", path=shown, remedy="See the README."
+    )
 
 
 def asked_lengths(values: Mapping[str, Any], kind: str) -> list[int]:

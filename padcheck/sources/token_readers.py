@@ -88,7 +88,9 @@ class FastReader:
         return tidied(text) if self._tidy else text
 
 
-_FORMS = frozenset({"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "BertNormalizer", "Precompiled", "Nmt", "Prepend"})
+_FORMS = frozenset(
+    {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "BertNormalizer", "Precompiled", "Nmt", "Prepend"}
+)
 
 
 def _keeps_text(tokenizer: Tokenizer) -> bool:

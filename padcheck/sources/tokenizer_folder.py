@@ -728,7 +728,9 @@ def _schemes() -> dict[str, PositionScheme]:
 
 def max_positions(model_config: Mapping[str, Any]) -> int | None:
     """How many positions the model has, by the names that the families' config.json give it."""
-    values = (model_config.get(key) for key in ("max_position_embeddings", "n_positions", "seq_length", "n_ctx", "max_seq_len"))
+    values = (
+        model_config.get(key) for key in ("max_position_embeddings", "n_positions", "seq_length", "n_ctx", "max_seq_len")
+    )
     return next((value for value in values if isinstance(value, int) and value > 0), None)
 
 

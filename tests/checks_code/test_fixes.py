@@ -1,6 +1,5 @@
 """Fixes: exact spans, layout and comments kept, the result parses, and the finding is gone."""
 
-# ruff: noqa: E501  (one case, one line)
 from __future__ import annotations
 
 import ast

@@ -1,6 +1,5 @@
 """What must not be reported, and how grave what is reported is: one case per guard."""
 
-# ruff: noqa: E501  (one case, one line)
 from __future__ import annotations
 
 import textwrap

@@ -1,6 +1,5 @@
 """Every rule's page: its bad example is found, its good one is silent, and one change turns each into the other."""
 
-# ruff: noqa: E501  (one case, one line)
 from __future__ import annotations
 
 import re

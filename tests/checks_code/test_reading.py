@@ -1,6 +1,5 @@
 """Whatever text comes: findings with places in code points, never an exception, and no work where no rule is concerned."""
 
-# ruff: noqa: E501  (one case, one line)
 from __future__ import annotations
 
 import ast

@@ -129,9 +129,7 @@ def reenact(
     done = Reenactment()
     numbered = list(enumerate(requests))
     if run == "batch" and framework == "easyedit" and method not in BATCH_EDIT | _OWN_LIST:
-        done.raised = {
-            index: f"AssertionError: the method {method} can not batch edit" for index, _ in numbered
-        }
+        done.raised = {index: f"AssertionError: the method {method} can not batch edit" for index, _ in numbered}
         return done
     step = 1 if run != "batch" else (size or max(len(numbered), 1))
     for start in range(0, len(numbered), step):
@@ -156,9 +154,7 @@ def _grouped(framework: str, method: str) -> Grouped:
     if method in EASYEDIT_LOCATE or method == "SimIE":
         locate = locate_group(method)
         if method == "SimIE":  # its base method is called once per request: simie/simie_main.py:68-81
-            return lambda bench, group, plan, setup: (
-                row for request in group for row in locate(bench, [request], plan)
-            )
+            return lambda bench, group, plan, setup: (row for request in group for row in locate(bench, [request], plan))
         return lambda bench, group, plan, setup: locate(bench, group, plan)
     trainer = {"UnKE": unke, "UnKE_ARE": unke_are, **TRAINERS}[method]
     return lambda bench, group, plan, setup: trainer(bench, group, setup)

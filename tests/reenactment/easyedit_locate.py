@@ -155,9 +155,7 @@ CONVENTIONS: dict[str, Convention] = {
 # --- the methods that add something of their own -----------------------------------------------------------
 
 
-def r_rome(
-    bench: Bench, convention: Convention, edit: Edit, plan: Plan, rebuilding: bool = False
-) -> Iterator[Row]:
+def r_rome(bench: Bench, convention: Convention, edit: Edit, plan: Plan, rebuilding: bool = False) -> Iterator[Row]:
     """Keys by the flags; the loop over templates reads one row at a time.
 
     r_rome/r_rome_main.py:35-37, compute_u.py:83-118, compute_v.py:196-240. rebuilding-rome has the same lines

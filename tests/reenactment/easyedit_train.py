@@ -49,9 +49,7 @@ def filled_prompt(index: int, request: Request) -> str:
 # --- rows of a train batch ----------------------------------------------------------------------------------
 
 
-def label_row(
-    bench: Bench, padded: Padded, i: int, request: int, row: int, prompt_chars: int, slots: Sequence[Slot]
-) -> Row:
+def label_row(bench: Bench, padded: Padded, i: int, request: int, row: int, prompt_chars: int, slots: Sequence[Slot]) -> Row:
     """Right when exactly the tokens after the prompt are labelled, each with itself.
 
     Bare spaces between prompt and target, and special tokens after it, may be labelled or not.
@@ -99,9 +97,7 @@ def _row(
     )
 
 
-def key_row(
-    padded: Padded, i: int, request: int, row: int, kind: Kind, editor: int, place: int | None
-) -> Row:
+def key_row(padded: Padded, i: int, request: int, row: int, kind: Kind, editor: int, place: int | None) -> Row:
     return Row(
         request,
         "train",
@@ -155,9 +151,7 @@ def fine_tune(
         yield from target_new(bench, indexes, prompts, targets)
 
 
-def prompt_last(
-    bench: Bench, indexes: Sequence[int], prompts: Sequence[str], targets: Sequence[str]
-) -> Iterator[Row]:
+def prompt_last(bench: Bench, indexes: Sequence[int], prompts: Sequence[str], targets: Sequence[str]) -> Iterator[Row]:
     """Every id of the target is scored at one logit, the last of the mask: models/ft/ft_main.py:115-119,
     :197-204.
 
@@ -173,9 +167,7 @@ def prompt_last(
         yield _row(bench, padded, i, index, 0, "label", slots, place, right)
 
 
-def target_new(
-    bench: Bench, indexes: Sequence[int], prompts: Sequence[str], targets: Sequence[str]
-) -> Iterator[Row]:
+def target_new(bench: Bench, indexes: Sequence[int], prompts: Sequence[str], targets: Sequence[str]) -> Iterator[Row]:
     """Scored from column pads + prompt tokens on, both counted by the pad id (models/ft/ft_main.py:121-127,
     :205-213).
     """
@@ -190,9 +182,7 @@ def target_new(
         yield label_row(bench, padded, i, index, 0, len(prompts[i]), slots)
 
 
-def chatglm(
-    bench: Bench, indexes: Sequence[int], prompts: Sequence[str], targets: Sequence[str]
-) -> Iterator[Row]:
+def chatglm(bench: Bench, indexes: Sequence[int], prompts: Sequence[str], targets: Sequence[str]) -> Iterator[Row]:
     """Padded prompt and padded target laid end to end, and padded once more with zeros
     (models/ft/ft_main.py:161-189).
     """
@@ -250,8 +240,7 @@ def lora(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
     prompts = [filled_prompt(index, request) for index, request in group]
     alone = bench.batch(prompts)
     padded = bench.batch(
-        f"{prompt} {target_of(request, index)}"
-        for prompt, (index, request) in zip(prompts, group, strict=True)
+        f"{prompt} {target_of(request, index)}" for prompt, (index, request) in zip(prompts, group, strict=True)
     )
     for i, (index, _) in enumerate(group):
         ids = padded.ids(i)
@@ -296,9 +285,7 @@ def dpo(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
     bench = bench.with_side("right")
     for row, key in enumerate(("target_new", "target_neg")):
         prompts = [need(request, "prompt", index) for index, request in group]
-        targets = [
-            target_of(request, index) if row == 0 else need(request, key, index) for index, request in group
-        ]
+        targets = [target_of(request, index) if row == 0 else need(request, key, index) for index, request in group]
         padded = bench.batch(f"{prompt} {target}" for prompt, target in zip(prompts, targets, strict=True))
         for i, (index, _) in enumerate(group):
             begin = len(prompts[i]) + 1
@@ -366,9 +353,7 @@ def grace(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
         yield from grace_labels(bench, index, padded, prompt, ignored)
 
 
-def grace_labels(
-    bench: Bench, index: int, padded: Padded, prompt: str, ignored: Sequence[int]
-) -> Iterator[Row]:
+def grace_labels(bench: Bench, index: int, padded: Padded, prompt: str, ignored: Sequence[int]) -> Iterator[Row]:
     ids = padded.ids(0)
     slots = [(at, ids[at]) for at in range(1, padded.width) if at not in ignored]
     yield label_row(bench, padded, 0, index, 0, len(prompt), slots)
@@ -382,9 +367,7 @@ def last_key(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
     """
     for index, request in group[:1]:
         padded, prompt, ignored = grace_tokens(bench, index, request)
-        yield key_row(
-            padded, 0, index, 0, "key", min(-1, padded.width - 1), bench.reading(padded.texts[0]).end - 1
-        )
+        yield key_row(padded, 0, index, 0, "key", min(-1, padded.width - 1), bench.reading(padded.texts[0]).end - 1)
         yield from grace_labels(bench, index, padded, prompt, ignored)
 
 
@@ -428,11 +411,7 @@ def tail(
     first = padded.width - size if shifts(bench) else 1
     for i, (index, _) in enumerate(group):
         expected = labels.ids(i)[labels.width - size :]
-        slots = [
-            (first + at, token)
-            for at, token in enumerate(expected)
-            if not (ignore_pads and token == bench.pad)
-        ]
+        slots = [(first + at, token) for at, token in enumerate(expected) if not (ignore_pads and token == bench.pad)]
         yield label_row(bench, padded, i, index, 0, len(prompts[i]), slots)
 
 
@@ -508,9 +487,7 @@ def dinm(bench: Bench, group: Group, setup: Setup) -> Iterator[Row]:
         raise EditorRaises(f"RuntimeError: {len(labels)} labels for {padded.width - 1} logits", group[0][0])
     first = padded.width - len(labels)
     for i, (index, _) in enumerate(group):
-        slots = (
-            [(first + at, token) for at, token in enumerate(labels) if token != bench.pad] if i == 0 else []
-        )
+        slots = [(first + at, token) for at, token in enumerate(labels) if token != bench.pad] if i == 0 else []
         yield label_row(bench, padded, i, index, 0, len(prompts[i]), slots)
 
 

@@ -20,9 +20,7 @@ def target_ids(bench: Bench, answer: str, index: int) -> list[int]:
     return ids[1:] if ids[0] in (bench.tok.special.bos, bench.tok.special.unk) else ids
 
 
-def optimise(
-    bench: Bench, index: int, row: int, ids: Sequence[int], window: Sequence[int], starts: range
-) -> Iterator[Row]:
+def optimise(bench: Bench, index: int, row: int, ids: Sequence[int], window: Sequence[int], starts: range) -> Iterator[Row]:
     """One row of ids laid end to end; slots and lookup are counted from its end by the window's length.
 
     `starts` are the places from which the window's first token may truly be predicted.

@@ -66,9 +66,7 @@ def optimise(bench: Bench, convention: Convention, edit: Edit, plan: Plan) -> It
     targets += [Target(edit, len(prompts) + i, kl, kl) for i, kl in enumerate(convention.kl_prompts)]
     padded = bench.batch(target.text for target in targets)
     if not 0 < length < padded.width:
-        raise EditorRaises(
-            f"RuntimeError: a target of {length} tokens cannot be copied into {padded.width} columns"
-        )
+        raise EditorRaises(f"RuntimeError: a target of {length} tokens cannot be copied into {padded.width} columns")
 
     labels = []
     for i in range(len(prompts)):
@@ -90,9 +88,7 @@ def optimise(bench: Bench, convention: Convention, edit: Edit, plan: Plan) -> It
 
 def edit_one(bench: Bench, convention: Convention, edit: Edit, plan: Plan) -> Iterator[Row]:
     """compute_u.py:48-68, compute_v.py:28-52, :143-153."""
-    yield from key_batch(
-        bench, convention, in_templates(edit, plan.templates), plan.fact_token, "keys", "key"
-    )
+    yield from key_batch(bench, convention, in_templates(edit, plan.templates), plan.fact_token, "keys", "key")
     yield from optimise(bench, convention, edit, plan)
     yield from key_batch(bench, convention, [bare(edit)], plan.fact_token, "value", "value")
 

@@ -72,9 +72,7 @@ CONVENTIONS: dict[tuple[str, str], Convention] = {
     ("kmeng01-memit", "ROME"): replace(_ROME, source="kmeng01/memit rome/", chunk=128),
     ("rebuilding-rome", "R-ROME"): replace(_ROME, source="rebuilding-rome rome/"),
     # unified keeps the special tokens of the target in ROME (rome/compute_v.py:30-32)
-    ("unified", "ROME"): replace(
-        _ROME, source="unified rome/", word_index=index_by_partial_sentences, chunk=128
-    ),
+    ("unified", "ROME"): replace(_ROME, source="unified rome/", word_index=index_by_partial_sentences, chunk=128),
     ("unified", "MEMIT"): replace(
         _MEMIT, source="unified memit/", word_index=index_by_partial_sentences, target_ids=unified_ids
     ),
@@ -100,9 +98,7 @@ def _rebuilding(bench: Bench, convention: Convention, edit: Edit, plan: Plan) ->
     return r_rome(bench, convention, edit, plan, rebuilding=True)
 
 
-def kmeng_group(
-    framework: str, method: str
-) -> Callable[[Bench, Sequence[tuple[int, Request]], Plan], Iterator[Row]]:
+def kmeng_group(framework: str, method: str) -> Callable[[Bench, Sequence[tuple[int, Request]], Plan], Iterator[Row]]:
     """One call of the method's `apply_*` function; all of them take a list of requests."""
     convention = CONVENTIONS[framework, method]
 

@@ -111,9 +111,7 @@ def index_by_pieces(bench: Bench, template: str, word: str, subtoken: str) -> in
     before, after = template[:slot], template[slot + 2 :]
     if before:
         if before[-1] != " ":
-            raise EditorRaises(
-                f"AssertionError: the text before the slot does not end in a space: {before!r}"
-            )
+            raise EditorRaises(f"AssertionError: the text before the slot does not end in a space: {before!r}")
         before = before[:-1]
         word = f" {word.strip()}"
     upto_slot, of_word, of_rest = bench.count(before), bench.count(word), bench.count(after)
@@ -138,9 +136,7 @@ def index_from_the_end(bench: Bench, template: str, word: str, subtoken: str) ->
     return upto_word - back - whole
 
 
-def lookup_index(
-    bench: Bench, convention: Convention, template: str, prompt: str, subject: str, fact: str
-) -> int:
+def lookup_index(bench: Bench, convention: Convention, template: str, prompt: str, subject: str, fact: str) -> int:
     """`find_fact_lookup_idx`: `template` has the target's head behind it, `prompt` has not.
 
     EasyEdit rome/compute_v.py:254-279, memit/compute_z.py:263-287; kmeng01/rome rome/compute_v.py:235-259.
@@ -274,8 +270,7 @@ def optimise(
 
     labels = [labelled_by_length(bench, padded, i, targets[i], ids) for i in range(len(bare))]
     indexes = [
-        lookup_index(bench, convention, target.template, target.prompt, edit.subject, plan.fact_token)
-        for target in targets
+        lookup_index(bench, convention, target.template, target.prompt, edit.subject, plan.fact_token) for target in targets
     ]
     show_lookup(padded, indexes[0])
     for i, (target, index) in enumerate(zip(targets, indexes, strict=True)):
@@ -301,9 +296,7 @@ def labelled_by_length(bench: Bench, padded: Padded, i: int, target: Target, ids
     return label_row(bench, padded, i, target, slots, list(ids[:-1]))
 
 
-def label_row(
-    bench: Bench, padded: Padded, i: int, target: Target, slots: Sequence[Slot], head: Sequence[int]
-) -> Row:
+def label_row(bench: Bench, padded: Padded, i: int, target: Target, slots: Sequence[Slot], head: Sequence[int]) -> Row:
     """Right when the slots begin at the prompt's last token and the row reads `head` from there on."""
     reading = bench.reading(target.text)
     starts = label_starts(reading, fill(target.prompt, target.edit.subject))
@@ -347,9 +340,7 @@ def key_batch(
     for start in range(0, len(targets), convention.chunk):
         part = targets[start : start + convention.chunk]
         padded = bench.batch(target.text for target in part)
-        for i, (target, index) in enumerate(
-            zip(part, indexes[start : start + convention.chunk], strict=True)
-        ):
+        for i, (target, index) in enumerate(zip(part, indexes[start : start + convention.chunk], strict=True)):
             if isinstance(index, EditorRaises):
                 yield refused(bench, padded, i, target, fact, batch, kind, index.reason)
                 continue
@@ -374,9 +365,7 @@ def rome(bench: Bench, convention: Convention, edit: Edit, plan: Plan) -> Iterat
     EasyEdit rome/compute_u.py:83-107, rome/compute_v.py:187-195; kmeng01/rome compute_u.py:76-101,
     compute_v.py:170-178.
     """
-    yield from key_batch(
-        bench, convention, in_templates(edit, plan.templates), plan.fact_token, "keys", "key"
-    )
+    yield from key_batch(bench, convention, in_templates(edit, plan.templates), plan.fact_token, "keys", "key")
     yield from optimise(bench, convention, edit, plan)
     yield from key_batch(bench, convention, [bare(edit)], plan.fact_token, "value", "value")
 
@@ -398,9 +387,7 @@ def memit(bench: Bench, convention: Convention, edits: Sequence[Edit], plan: Pla
 def memit_keys(bench: Bench, convention: Convention, edits: Sequence[Edit], plan: Plan) -> Iterator[Row]:
     keys = [target for edit in edits for target in in_templates(edit, plan.templates)]
     yield from key_batch(bench, convention, keys, plan.fact_token, "keys", "key")
-    yield from key_batch(
-        bench, convention, [bare(edit) for edit in edits], plan.fact_token, "current", "current"
-    )
+    yield from key_batch(bench, convention, [bare(edit) for edit in edits], plan.fact_token, "current", "current")
 
 
 def one_by_one(
