@@ -229,8 +229,7 @@ def atomic(path: Path) -> Iterator[IO[str]]:
     """Write a text file so that it is there whole or not at all."""
     try:
         handle = tempfile.NamedTemporaryFile(  # noqa: SIM115 (closed below; making it alone may fail)
-            "w", encoding="utf-8", newline="
-", dir=path.parent, prefix=f".{path.name}.", delete=False
+            "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False
         )
     except OSError as error:
         raise _unwritable(path, error) from None
