@@ -13,12 +13,12 @@ from typing import Any
 import jsonschema
 import pytest
 
+import padcheck
 from padcheck import __version__
 from padcheck import preflight as preflight_function
 from tests.running import (
     HONEST,
     LYING,
-    ROOT,
     SHIPPED,
     TOKENIZERS,
     preflight,
@@ -32,7 +32,7 @@ from tests.running import (
 from tests.texts import load
 
 GPT2 = TOKENIZERS / "gpt2-shape"
-REPORT = json.loads((ROOT / "padcheck" / "schemas" / "report.schema.json").read_text("utf-8"))
+REPORT = json.loads((Path(padcheck.__file__).parent / "schemas" / "report.schema.json").read_text("utf-8"))
 RECORDS = [
     request("The city of Paris is in", "Paris", "Japan", case_id="a"),
     request("The mother tongue of Marie Curie is", "Marie Curie", "Swedish", case_id="b"),

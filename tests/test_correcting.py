@@ -10,11 +10,12 @@ from typing import Any
 import jsonschema
 import pytest
 
+import padcheck
 from padcheck.correcting import _config_edit
-from tests.running import ROOT, SHIPPED, TOKENIZERS, Ran, preflight, request, run, write_hparams, write_requests
+from tests.running import SHIPPED, TOKENIZERS, Ran, preflight, request, run, write_hparams, write_requests
 from tests.texts import load
 
-SCHEMA = json.loads((ROOT / "padcheck" / "schemas" / "corrections.schema.json").read_text("utf-8"))
+SCHEMA = json.loads((Path(padcheck.__file__).parent / "schemas" / "corrections.schema.json").read_text("utf-8"))
 PLAIN = [
     request("The city of Paris is in", "Paris", "Japan", case_id="a"),
     request("The mother tongue of Marie Curie is", "Marie Curie", "Swedish", case_id="b"),

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
+import padcheck
 from padcheck.diagnostics import Finding, Fix, JobError, Place, Related, RequestRef, TextEdit
 from padcheck.renderers import RENDERERS, html, json_, strips, svg, text, width, wording
 from padcheck.reports import PreflightReport, Remedy, Report, RowView, SideOutcome, TokenCell
 
-SCHEMAS = Path(__file__).parent.parent / "padcheck" / "schemas"
+SCHEMAS = Path(padcheck.__file__).parent / "schemas"
 TOOL = {"name": "padcheck", "version": "0.0.test"}
 HOSTILE = "</td><script>x()</script>\x1b[31mred\x9b1m\u202eevil|a\nb\r\tc]]>\u2028%::error::\x00\x07"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
