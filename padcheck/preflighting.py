@@ -106,11 +106,10 @@ def finish(
         report.errors.append(JobError("There is no request in the file.", Place(shown(requests)), "Is it the right file?"))
     groups = outcome.tally.ordered()
     uncertain = doubts(plan, requests, groups)
-    report.findings.extend(run_findings(plan, outcome.needs_left, outcome.needs_right, outcome.tally))
+    report.findings.extend(run_findings(plan, outcome.needs_left, outcome.needs_right))
     report.findings.extend(
         findings(
             groups,
-            checked=outcome.tally.by_kind,
             requests_path=shown(requests),
             uncertain=uncertain,
             side_because=plan.side.because,

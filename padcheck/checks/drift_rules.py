@@ -138,7 +138,6 @@ def evidence(reading: Reading) -> dict[str, Any]:
 def findings(
     groups: Iterable[Group],
     *,
-    checked: Mapping[str, int],
     requests_path: str,
     uncertain: Mapping[tuple[str, str, str], str],
     side_because: str,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from padcheck.checks.drift_rules import Tally
-from padcheck.diagnostics import Confidence, Finding, Place, Severity
+from padcheck.checks.building import finding
+from padcheck.diagnostics import Finding, Place
 from padcheck.planning import Plan
-from padcheck.rulebook import find
 
 
-def run_findings(plan: Plan, needs_left: int, needs_right: int, tally: Tally) -> list[Finding]:
+def run_findings(plan: Plan, needs_left: int, needs_right: int) -> list[Finding]:
     """All findings about the run. `needs_left`, `needs_right`: positions of padded rows that only that side makes right."""
     return [
         *_family(plan),
@@ -27,23 +25,6 @@ def run_findings(plan: Plan, needs_left: int, needs_right: int, tally: Tally) ->
     ]
 
 
-def _finding(
-    rule_id: str,
-    message: str,
-    remedy: str | None,
-    place: Place,
-    *,
-    severity: Severity | None = None,
-    confidence: Confidence = "high",
-    evidence: Mapping[str, Any] | None = None,
-) -> Finding:
-    rule = find(rule_id)
-    return Finding(
-        rule.id, rule.name, severity or rule.severity, message, confidence, place, remedy=remedy, message_zh=rule.message_zh,
-        evidence={"key": rule_id, **(evidence or {})},
-    )  # fmt: skip
-
-
 def _family(plan: Plan) -> Iterator[Finding]:
     editor, name = plan.editor, plan.model_path
     place = plan.hparams.place("model_name")
@@ -51,27 +32,27 @@ def _family(plan: Plan) -> Iterator[Finding]:
         return
     if not plan.family_known:
         known = ", ".join(dict.fromkeys(family.contains for family in editor.families))
-        yield _finding(
+        yield finding(
             "HPR101", f"{editor.title} knows no model family in model_name {name!r} and stops with NotImplementedError.",
-            f"It looks for one of these in the path: {known}; or load the model yourself and pass (model, tok).", place,
+            place, f"It looks for one of these in the path: {known}; or load the model yourself and pass (model, tok).",
         )  # fmt: skip
         return
     family = plan.family
     if family is None:
         return
     if family.unsupported:
-        yield _finding(
+        yield finding(
             "HPR101",
             f"{editor.title} takes {name!r} for {family.contains}: {family.unsupported}.",
-            "Name a model that it loads.",
             place,
+            "Name a model that it loads.",
         )
         return
     stated = _stated_class(plan)
     if family.tokenizer_class and stated and _plain(stated) != _plain(family.tokenizer_class):
-        yield _finding(
+        yield finding(
             "HPR102", f"{editor.title} sees {family.contains!r} in model_name {name!r} and loads the tokenizer as {family.tokenizer_class}, but the folder's own class is {stated}.",
-            "Does model_name name the model that this tokenizer belongs to? Rename it, or load the model yourself and pass (model, tok).", place,
+            place, "Does model_name name the model that this tokenizer belongs to? Rename it, or load the model yourself and pass (model, tok).",
         )  # fmt: skip
         return
     last = name.lower().rstrip("/").rsplit("/", 1)[-1]
@@ -79,9 +60,9 @@ def _family(plan: Plan) -> Iterator[Finding]:
         other.contains for other in editor.families if other.contains in last and other.contains not in family.contains
     ]
     if family.contains not in last and others:
-        yield _finding(
+        yield finding(
             "HPR102", f"{editor.title} takes this model for {family.contains!r}, which stands in a folder's name; the model's own name says {others[0]!r}.",
-            f"Rename the folder: {editor.title} looks for the first of its family names anywhere in the path.", place,
+            place, f"Rename the folder: {editor.title} looks for the first of its family names anywhere in the path.",
         )  # fmt: skip
 
 
@@ -105,9 +86,9 @@ def _flags(plan: Plan) -> Iterator[Finding]:
         return
     if bool(flags.get("enable_prompt_keys")) == bool(flags.get("enable_random_prefix_keys")):
         both = "both on" if flags.get("enable_prompt_keys") else "both off"
-        yield _finding(
+        yield finding(
             "HPR104", f"enable_prompt_keys and enable_random_prefix_keys are {both}: {plan.method_name} stops with an AssertionError.",
-            "Switch exactly one of them on.", plan.hparams.place("enable_prompt_keys"),
+            plan.hparams.place("enable_prompt_keys"), "Switch exactly one of them on.",
         )  # fmt: skip
 
 
@@ -118,19 +99,19 @@ def _batchable(plan: Plan) -> Iterator[Finding]:
             for name, method in plan.editor.methods.items()
             if method.batchable and method.kind != "unpadded" and not method.own_loader
         )
-        yield _finding(
+        yield finding(
             "HPR105", f"{plan.editor.title} does not take several requests in one call of {plan.method_name}.",
-            f"Plan it with --run edit or --run sequential, or choose one of {known}.", plan.hparams.place(plan.editor.method_key or ""),
+            plan.hparams.place(plan.editor.method_key or ""), f"Plan it with --run edit or --run sequential, or choose one of {known}.",
         )  # fmt: skip
 
 
 def _no_side(plan: Plan, needs_left: int, needs_right: int) -> Iterator[Finding]:
     if needs_left and needs_right:
-        yield _finding(
+        yield finding(
             "PAD105",
             f"No padding side is right for {plan.method_name} with fact_token {plan.fact_token}: {needs_right:,} positions of padded rows are counted from the row's start and need right padding, {needs_left:,} from its end and need left padding.",
-            "Choose fact_token: subject_last." if plan.fact_token != "subject_last" else None,
-            plan.hparams.place("fact_token"), evidence={"needs_right": needs_right, "needs_left": needs_left},
+            plan.hparams.place("fact_token"),
+            "Choose fact_token: subject_last." if plan.fact_token != "subject_last" else None, evidence={"needs_right": needs_right, "needs_left": needs_left},
         )  # fmt: skip
 
 
@@ -142,30 +123,30 @@ def _default_side(plan: Plan, needs_left: int, needs_right: int) -> Iterator[Fin
     other = tokenizer.other_generation
     if other is None or other.padding_side == side.value or not (needs_left or needs_right):
         return
-    yield _finding(
+    yield finding(
         "PAD106",
         f"Nobody sets the padding side: it is {side.value} only because {tokenizer.padding_side_because}; {other.because}.",
-        f'State it: "padding_side": "{"right" if needs_right and not needs_left else side.value}" in tokenizer_config.json, or tok.padding_side after loading.',
-        Place(str(tokenizer.path)), confidence="high",
+        Place(str(tokenizer.path)),
+        f'State it: "padding_side": "{"right" if needs_right and not needs_left else side.value}" in tokenizer_config.json, or tok.padding_side after loading.', confidence="high",
     )  # fmt: skip
 
 
 def _pad_token(plan: Plan, padded: int) -> Iterator[Finding]:
     sets = None if plan.options.passed_in else (plan.family.pad if plan.family is not None else None) or plan.editor.pad
     if padded and plan.tokenizer.pad_token is None and sets is None:
-        yield _finding(
+        yield finding(
             "TOK102", "The tokenizer has no pad token and the editor sets none: the first padded batch stops with an error.",
-            "Set tok.pad_token = tok.eos_token after loading, or pad_token in tokenizer_config.json.", Place(str(plan.tokenizer.path)),
+            Place(str(plan.tokenizer.path)), "Set tok.pad_token = tok.eos_token after loading, or pad_token in tokenizer_config.json.",
             severity="warning" if plan.options.passed_in else None,
         )  # fmt: skip
 
 
 def _absolute_positions(plan: Plan, padded: int) -> Iterator[Finding]:
     if plan.side.value == "left" and padded and plan.tokenizer.left_pads_shift:
-        yield _finding(
+        yield finding(
             "PAD108",
             f"{plan.tokenizer.model_type} has absolute positions, and the editor passes no position_ids: on the left-padded rows every token is computed at a position shifted by its pads.",
-            "Pad on the right, or pass position_ids counted from each row's first real token.", Place(str(plan.tokenizer.path)),
+            Place(str(plan.tokenizer.path)), "Pad on the right, or pass position_ids counted from each row's first real token.",
         )  # fmt: skip
 
 
@@ -175,7 +156,7 @@ def _evaluation(plan: Plan, padded: int) -> Iterator[Finding]:
     if side is None or side == plan.side.value or plan.method.kind != "locate":
         return
     absolute = plan.tokenizer.left_pads_shift
-    yield _finding(
+    yield finding(
         "PAD107",
         f"The edit is computed under {plan.side.value} padding and evaluated under {side} padding"
         + (
@@ -185,19 +166,19 @@ def _evaluation(plan: Plan, padded: int) -> Iterator[Finding]:
             if absolute is False
             else ": fine for rotary positions; with learned absolute ones (GPT-2) prompts that are evaluated together are computed at shifted positions."
         ),
-        "Evaluate one prompt at a time, or pass position_ids." if absolute else None,
-        Place(plan.hparams.path), severity="warning" if absolute else "note",
+        Place(plan.hparams.path),
+        "Evaluate one prompt at a time, or pass position_ids." if absolute else None, severity="warning" if absolute else "note",
     )  # fmt: skip
 
 
 def _tokenizer_notes(plan: Plan) -> Iterator[Finding]:
     for note in plan.tokenizer.notes:
         rule = "TOK103" if "remote" in note.key else "TOK101"
-        yield _finding(
+        yield finding(
             rule,
             note[:1].upper() + note[1:] + ".",
-            None,
             Place(str(plan.tokenizer.path)),
+            None,
             severity="note",
             evidence={"key": note.key},
         )

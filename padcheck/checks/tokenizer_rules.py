@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from padcheck.diagnostics import Confidence, Finding, Place, Related, Severity
-from padcheck.rulebook import find
+from padcheck.checks.building import finding
+from padcheck.diagnostics import Finding, Place, Related
 from padcheck.sources.reading import SourceError
 from padcheck.sources.tokenizer_folder import TOKENIZER_CONFIG, TOKENIZER_JSON, TokenizerFolder
 
@@ -170,7 +170,7 @@ def check_folder(
     folder, broken = Folder.read(path, shown)
     for error in broken:
         if "LNT104" in enabled:
-            yield _finding("LNT104", error.message, Place(error.path, error.line, error.column), error.remedy or None)
+            yield finding("LNT104", error.message, Place(error.path, error.line, error.column), error.remedy or None)
     if not folder.files and not (path / TOKENIZER_JSON).exists():
         return
     tokenizer = (path / TOKENIZER_JSON).exists() or TOKENIZER_CONFIG in folder.files
@@ -183,33 +183,6 @@ def check_folder(
             yield crashed(ids[0], error)
 
 
-def _finding(
-    rule_id: str,
-    message: str,
-    place: Place,
-    remedy: str | None = None,
-    *,
-    severity: Severity | None = None,
-    confidence: Confidence = "high",
-    related: Iterable[Related] = (),
-    key: str = "",
-    evidence: Mapping[str, Any] | None = None,
-) -> Finding:
-    rule = find(rule_id)
-    return Finding(
-        rule.id,
-        rule.name,
-        severity or rule.severity,
-        message,
-        confidence,
-        place,
-        remedy=remedy,
-        message_zh=rule.message_zh,
-        related=tuple(related),
-        evidence={"key": f"{rule_id}:{key}" if key else rule_id, **(evidence or {})},
-    )
-
-
 # --- The side ---------------------------------------------------------------------------------------------------------------
 
 
@@ -218,7 +191,7 @@ def _side(folder: Folder) -> Iterator[Finding]:
     padding = folder.backend.get("padding")
     direction = str(padding.get("direction")).lower() if isinstance(padding, dict) and padding.get("direction") else None
     if stated not in (None, "left", "right"):
-        yield _finding(
+        yield finding(
             "TOK111",
             f'padding_side is {json.dumps(stated)}; it should be "left" or "right".',
             folder.place(TOKENIZER_CONFIG, "padding_side"),
@@ -227,7 +200,7 @@ def _side(folder: Folder) -> Iterator[Finding]:
         )
         return
     if stated and direction and stated != direction:
-        yield _finding(
+        yield finding(
             "TOK111",
             f"{TOKENIZER_CONFIG} says {stated}, and the padding section of {TOKENIZER_JSON} says {direction}: transformers pads on the {stated}, the tokenizers library alone on the {direction}.",
             folder.place(TOKENIZER_CONFIG, "padding_side"),
@@ -242,7 +215,7 @@ def _side(folder: Folder) -> Iterator[Finding]:
     remedy = 'Write "padding_side" into tokenizer_config.json.'
     slow = _slow_side(found[4].class_name) if 4 in found else None
     if len(set(sides.values())) > 1:
-        yield _finding(
+        yield finding(
             "TOK110",
             f"No file states the padding side: {found[4].class_name} pads on the {sides[4]} in transformers 4, "
             f"{found[5].class_name} on the {sides[5]} in transformers 5.",
@@ -252,7 +225,7 @@ def _side(folder: Folder) -> Iterator[Finding]:
             key="generation",
         )
     elif slow is not None and slow != sides[4]:
-        yield _finding(
+        yield finding(
             "TOK110",
             f"No file states the padding side: {found[4].class_name} pads on the {sides[4]}, and with use_fast=False its slow class on the {slow}.",
             place,
@@ -262,7 +235,7 @@ def _side(folder: Folder) -> Iterator[Finding]:
         )
     elif sides:
         side = next(iter(sides.values()))
-        yield _finding(
+        yield finding(
             "TOK110",
             f"No file states the padding side; it is {side} by the default of {found[max(found)].class_name}.",
             place,
@@ -289,7 +262,7 @@ def _pad(folder: Folder) -> Iterator[Finding]:
     if pad is None:
         found, _ = folder.readings
         if not any(reading.pad_token for reading in found.values()) and own in folder.files:
-            yield _finding(
+            yield finding(
                 "TOK113",
                 "No file names a pad token: padding a batch stops unless the code sets one.",
                 Place(f"{folder.shown}/{own}"),
@@ -299,7 +272,7 @@ def _pad(folder: Folder) -> Iterator[Finding]:
     for role in ("eos", "bos"):
         text = folder.token(TOKENIZER_CONFIG, role) or folder.token(_MAP, role)
         if text == pad:
-            yield _finding(
+            yield finding(
                 "TOK112",
                 f"The pad token {pad!r} is the {role.upper()} token too: code that counts pads by their id counts the {role.upper()} of a text as one.",
                 folder.place(own if folder.token(own, "pad") else _MAP, "pad_token"),
@@ -313,7 +286,7 @@ def _contradictions(folder: Folder) -> Iterator[Finding]:
     for role in (*_ROLES, "unk"):
         here, there = folder.token(TOKENIZER_CONFIG, role), folder.token(_MAP, role)
         if here and there and here != there:
-            yield _finding(
+            yield finding(
                 "TOK120",
                 f"{role}_token is {here!r} in {TOKENIZER_CONFIG} and {there!r} in {_MAP}.",
                 folder.place(TOKENIZER_CONFIG, f"{role}_token"),
@@ -344,7 +317,7 @@ def _ids(folder: Folder) -> Iterator[Finding]:
                 by_file[name] = ids
             beyond = [each for each in ids if size is not None and (each >= size or each < -1)]
             if beyond:
-                yield _finding(
+                yield finding(
                     "TOK114",
                     f"{key} {beyond[0]} is beyond the embedding of {size} rows.",
                     folder.place(name, key),
@@ -354,7 +327,7 @@ def _ids(folder: Folder) -> Iterator[Finding]:
                 )
         names = list(by_file)
         if len(names) == 2 and not set(by_file[names[0]]) & set(by_file[names[1]]):
-            yield _finding(
+            yield finding(
                 "TOK115",
                 f"{key} is {_listed(by_file[_MODEL])} in {_MODEL} and {_listed(by_file[_GENERATION])} in {_GENERATION}.",
                 folder.place(_GENERATION, key),
@@ -365,7 +338,7 @@ def _ids(folder: Folder) -> Iterator[Finding]:
         own = getattr(reading, f"{role}_id") if reading is not None else None
         if own is not None and by_file and not any(own in ids for ids in by_file.values()):
             name = next(iter(by_file))
-            yield _finding(
+            yield finding(
                 "TOK115",
                 f"{key} is {_listed(by_file[name])} in {name}, and the tokenizer's {role.upper()} {getattr(reading, f'{role}_token')!r} is {own}.",
                 folder.place(name, key),
@@ -404,7 +377,7 @@ def _added(folder: Folder) -> Iterator[Finding]:
     pads = {folder.token(TOKENIZER_CONFIG, role) or folder.token(_MAP, role) for role in ("pad", "bos")}
     certain = [f"{text!r} ({number})" for number, text in beyond.items() if text in pads]
     shown = ", ".join(certain or [f"{text!r} ({number})" for number, text in list(beyond.items())[:4]])
-    yield _finding(
+    yield finding(
         "TOK114",
         f"{'The special token' if certain else 'Added tokens'} {shown} {'lies' if certain else 'lie'} beyond the embedding of {size} rows (vocab_size).",
         folder.place(_MODEL, "vocab_size"),
@@ -423,7 +396,7 @@ def _generations(folder: Folder) -> Iterator[Finding]:
     auto = folder.get(TOKENIZER_CONFIG, "auto_map")
     remote = auto.get("AutoTokenizer") if isinstance(auto, dict) else None
     if remote:
-        yield _finding(
+        yield finding(
             "TOK103",
             "The folder names a tokenizer class of its own (auto_map), which is code: it was not run, and may tokenize and pad in its own way.",
             folder.place(TOKENIZER_CONFIG, "auto_map"),
@@ -431,7 +404,7 @@ def _generations(folder: Folder) -> Iterator[Finding]:
             key="auto_map",
         )
     elif not found and reason:
-        yield _finding(
+        yield finding(
             "TOK119",
             f"Without transformers this tokenizer cannot be read: {reason[:1].lower() + reason[1:].rstrip('.')}.",
             place,
@@ -442,7 +415,7 @@ def _generations(folder: Folder) -> Iterator[Finding]:
         for note in reading.notes:
             if note.key.startswith("ignored-add") and note.key not in seen:
                 seen.add(note.key)
-                yield _finding(
+                yield finding(
                     "TOK117",
                     note[:1].upper() + note[1:] + ".",
                     folder.place(TOKENIZER_CONFIG, note.key.removeprefix("ignored-").replace("-", "_")),
@@ -452,7 +425,7 @@ def _generations(folder: Folder) -> Iterator[Finding]:
             other = reading.other_generation
             differs = [each for each in other.differs if each != "side"]
             if differs:
-                yield _finding(
+                yield finding(
                     "TOK101",
                     f"Another generation reads another tokenizer: {other.because}.",
                     place,
@@ -467,7 +440,7 @@ def _twice(folder: Folder) -> Iterator[Finding]:
         for role, ids in (("BOS", reading.prefix_specials), ("EOS", reading.suffix_specials)):
             own = reading.bos_id if role == "BOS" else reading.eos_id
             if own is not None and list(ids).count(own) > 1:
-                yield _finding(
+                yield finding(
                     "TOK116",
                     f"{role} is added {list(ids).count(own)} times around every text in transformers {generation}.",
                     Place(f"{folder.shown}/{TOKENIZER_JSON}"),
@@ -499,7 +472,7 @@ def _targets(folder: Folder) -> Iterator[Finding]:
     generation, texts = next(reversed(changed.items()))
     per = tried // max(1, len(found))
     both = "" if len(changed) == len(found) else f" in transformers {generation}"
-    yield _finding(
+    yield finding(
         "TOK118",
         f"{len(texts)} of {per} answers of several tokens are other tokens once decoded and read again{both}, for example {texts[0]!r}: editors that decode the target score it on the wrong labels.",
         Place(f"{folder.shown}/{TOKENIZER_JSON}"),

@@ -37,7 +37,6 @@ class Measured:
         last: column of the last token of the subject.
         prompt_last: column of the last token of the prompt (target text does not count).
         last_end: one past the last character of the token at `last` (-1 where the offsets are not trusted).
-        first_start: first character of the token at `first` (-1 likewise).
         oracle: which oracle spoke.
     """
 
@@ -49,7 +48,6 @@ class Measured:
     last: int | None
     prompt_last: int | None
     last_end: int
-    first_start: int
     oracle: Oracle
     encoded: Encoded
 
@@ -65,7 +63,7 @@ class Measured:
             None if self.first is None else self.first + tokens,
             None if self.last is None else self.last + tokens,
             None if self.prompt_last is None else self.prompt_last + tokens,
-            self.last_end + characters, self.first_start + characters, self.oracle, _Later(text, reader),
+            self.last_end + characters, self.oracle, _Later(text, reader),
         )  # fmt: skip
 
 
@@ -151,7 +149,7 @@ def measure(encoded: Encoded, text: str, start: int, end: int, prompt_end: int, 
     last_char = last_visible(text, start, end)
     prompt_char = last_visible(text, 0, prompt_end)
     first = last = prompt_last = None
-    last_end = first_start = -1
+    last_end = -1
     honest = reader.has_offsets
     if honest:
         offsets = encoded.offsets
@@ -174,7 +172,6 @@ def measure(encoded: Encoded, text: str, start: int, end: int, prompt_end: int, 
                 last_end = token_end
             if first is None and token_start <= first_char < token_end:
                 first = column
-                first_start = token_start
             if token_start <= prompt_char < token_end:
                 prompt_last = column
         if honest and last is None and last_char > start and unicodedata.combining(text[last_char]):
@@ -182,13 +179,13 @@ def measure(encoded: Encoded, text: str, start: int, end: int, prompt_end: int, 
         # A normaliser may delete characters; a subject without any token cannot be found by offsets.
         honest = honest and (last is not None or last_char < 0) and (first is not None or first_char < 0)
     if honest:
-        return Measured(text, n, lead, n - stop, first, last, prompt_last, last_end, first_start, "offsets", encoded)
+        return Measured(text, n, lead, n - stop, first, last, prompt_last, last_end, "offsets", encoded)
     columns = by_decoding(reader, ids[lead:stop], text, (first_char, last_char, prompt_char))
     if columns is None:
-        return Measured(text, n, lead, n - stop, None, None, None, -1, -1, "none", encoded)
+        return Measured(text, n, lead, n - stop, None, None, None, -1, "none", encoded)
     first_span, last_span, prompt_span = columns
     return Measured(
-        text, n, lead, n - stop, lead + first_span[0], lead + last_span[1], lead + prompt_span[1], -1, -1, "decode", encoded
+        text, n, lead, n - stop, lead + first_span[0], lead + last_span[1], lead + prompt_span[1], -1, "decode", encoded
     )
 
 

@@ -97,7 +97,6 @@ class Templates:
 
     texts: tuple[str, ...]
     said: str
-    stand_in: bool = False
 
 
 def read_templates(path: Path, shown: str) -> Templates:
@@ -191,4 +190,4 @@ def stand_ins(lengths: Sequence[int], reader: TokenReader, profile: int, seed: i
         best = max((count for count in range(len(words)) if counts[count] <= wanted), default=0)
         texts.append(candidates[best] + ". {}")
     shown = ", ".join(f"{lengths.count(length)} of {length} tokens" for length in dict.fromkeys(lengths)) or "none"
-    return Templates(tuple(texts), f"stand-ins ({shown}); the editor samples its own from the model", stand_in=bool(lengths))
+    return Templates(tuple(texts), f"stand-ins ({shown}); the editor samples its own from the model")

@@ -10,8 +10,7 @@ from typing import Any
 
 from padcheck.checks.hparams.models import Model
 from padcheck.checks.hparams.schemas import Variant
-from padcheck.diagnostics import Confidence, Finding, Fix, Place, Related, Severity, TextEdit
-from padcheck.rulebook import find
+from padcheck.diagnostics import Finding, Fix, Place, TextEdit
 from padcheck.sources.hparams import Hparams
 
 
@@ -128,36 +127,6 @@ def quoted_like(case: Case, key: str, value: str) -> str:
     written = case.written(key)
     quote = written[:1] if written[:1] in "\"'" else '"' if case.path.endswith(".json") else ""
     return f"{quote}{value}{quote}"
-
-
-def finding(
-    rule_id: str,
-    message: str,
-    place: Place,
-    remedy: str | None = None,
-    *,
-    severity: Severity | None = None,
-    confidence: Confidence = "high",
-    fix: Fix | None = None,
-    related: Sequence[Related] = (),
-    key: str = "",
-    evidence: Mapping[str, Any] | None = None,
-) -> Finding:
-    """A finding of `rule_id`; `key` tells findings of one rule in one file apart (usually the hparams key)."""
-    rule = find(rule_id)
-    return Finding(
-        rule.id,
-        rule.name,
-        severity or rule.severity,
-        message,
-        confidence,
-        place,
-        remedy=remedy,
-        message_zh=rule.message_zh,
-        related=tuple(related),
-        fix=fix,
-        evidence={"key": f"{rule_id}:{key}" if key else rule_id, **(evidence or {})},
-    )
 
 
 Check = Callable[[Case], Iterator[Finding]]

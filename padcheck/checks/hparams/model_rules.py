@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from padcheck.checks.hparams.case import Case, finding, quoted_like, rule
+from padcheck.checks.building import finding
+from padcheck.checks.hparams.case import Case, quoted_like, rule
 from padcheck.checks.hparams.models import Model, name_parts, plain_name
 from padcheck.diagnostics import Confidence, Finding
 

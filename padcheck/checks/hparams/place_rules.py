@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from padcheck.checks.hparams.case import Case, finding, rule
+from padcheck.checks.building import finding
+from padcheck.checks.hparams.case import Case, rule
 from padcheck.diagnostics import Finding
 
 _PRIVATE = re.compile(

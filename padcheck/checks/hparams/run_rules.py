@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from padcheck.checks.hparams.case import Case, finding, folder_parts, near, quoted_like, rule
+from padcheck.checks.building import finding
+from padcheck.checks.hparams.case import Case, folder_parts, near, quoted_like, rule
 from padcheck.checks.hparams.frameworks import family_of, framework, side_without_tokenizer
 from padcheck.diagnostics import Finding
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from padcheck.checks.hparams.case import Case, finding, near, quoted_like, rule
+from padcheck.checks.building import finding
+from padcheck.checks.hparams.case import Case, near, quoted_like, rule
 from padcheck.checks.hparams.schemas import faults, kind_of
 from padcheck.diagnostics import Finding, Fix, Place, Related, Severity, TextEdit
 

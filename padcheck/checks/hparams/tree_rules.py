@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from padcheck.checks.hparams.case import Case, finding
+from padcheck.checks.building import finding
+from padcheck.checks.hparams.case import Case
 from padcheck.checks.hparams.models import plain_name
 from padcheck.diagnostics import Finding, Place, Related
 
