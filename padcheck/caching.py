@@ -6,7 +6,6 @@ step, and what cannot be read or is not what it should be counts as absent. Noth
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -18,6 +17,8 @@ from typing import Any
 from padcheck.resources import rules_dir
 
 FORMAT = 1
+COMPILED = "compiled"
+"""The folder of an installation's rules that holds what every start would compute alike, written when the wheel is built."""
 LIMIT = 20_000
 """Files that one cache remembers; beyond it only those of the last run are kept."""
 
@@ -63,14 +64,16 @@ def tool_digest() -> str:
 
 def digest(*parts: Any) -> str:
     """A short digest of values that JSON can hold."""
+    import hashlib  # late: a run without the cache needs none
+
     return hashlib.sha256(json.dumps(parts, default=str).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class FactCache:
     """Facts by key. `settings`: what the facts depend on besides the content of the file and padcheck itself."""
 
-    def __init__(self, settings: str, *, enabled: bool = True) -> None:
-        self._path = cache_dir() / f"facts-{digest(FORMAT, tool_digest(), settings)}.json" if enabled else None
+    def __init__(self, *settings: Any, enabled: bool = True) -> None:
+        self._path = cache_dir() / f"facts-{digest(FORMAT, tool_digest(), *settings)}.json" if enabled else None
         self._old: dict[str, Any] = _read(self._path) if self._path else {}
         self._new: dict[str, Any] = {}
         self._used: set[str] = set()
@@ -94,7 +97,10 @@ class FactCache:
 
 
 def remembered(name: str, compute: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-    """`compute()`, which depends on nothing but padcheck and its rules, from the cache where it is there."""
+    """`compute()`, which depends on nothing but padcheck and its rules: compiled in an installation, else from the cache."""
+    compiled = _read(rules_dir() / COMPILED / f"{name}.json")
+    if compiled:
+        return compiled
     path = cache_dir() / f"{name}-{digest(FORMAT, tool_digest())}.json"
     known = _read(path)
     if known:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from padcheck.diagnostics import (
     relative_posix,
 )
 from padcheck.discovery import HEAD, LARGE, Candidate, Missing, Recognised, discover, recognise
+from padcheck.records import MutableRecord, Record, field, values
 from padcheck.reports import Report
 from padcheck.rulebook import find
 from padcheck.sources.reading import STDIN, SourceError
@@ -35,8 +35,7 @@ MANY = 200
 """Files from which on several processes are worth their start."""
 
 
-@dataclass(slots=True)
-class Options:
+class Options(MutableRecord):
     """What the command line says."""
 
     model: Path | None = None
@@ -51,7 +50,6 @@ class Options:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
 class CheckReport(Report):
     """What `check` did, besides the findings."""
 
@@ -64,8 +62,7 @@ class CheckReport(Report):
     fixed_stdin: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
+class _Task(Record):
     """One file to look at, in a form that another process can be given."""
 
     path: str
@@ -97,9 +94,7 @@ def check(paths: Sequence[str | Path], options: Options, *, only_show: bool = Fa
             JobError("There is no config.json in the model's folder.", Place(options.model.as_posix()), "Check --model.")
         )
         return report
-    cache = FactCache(
-        digest(str(options.model), _stat(options.model), options.framework, options.method), enabled=options.cache
-    )
+    cache = FactCache(str(options.model), _stat(options.model), options.framework, options.method, enabled=options.cache)
     found = _run(tasks, options, cache)
     if options.fix or options.diff:
         tasks, found = _fix(tasks, found, options, report, settings)
@@ -259,6 +254,7 @@ def look(task: _Task) -> Facts:
         "findings": [],
         "comments": [],
         "facts": None,
+        "sides": [],
         "errors": [],
         "depends": [],
     }
@@ -363,7 +359,9 @@ def _of_hparams(task: _Task, text: str, facts: Facts, rule: Any) -> Iterator[Fin
 
 def _of_python(task: _Task, text: str, facts: Facts, rule: Any) -> Iterable[Finding]:
     from padcheck.checks.code import check_source
+    from padcheck.checks.code.projects import stated_sides
 
+    facts["sides"] = stated_sides(text)
     return check_source(text, task.shown, select=task.enabled)
 
 
@@ -445,6 +443,11 @@ def _gather(tasks: Sequence[_Task], found: Sequence[Facts], settings: SettingsPe
 
         for finding in across(hparams, enabled):
             by_path[finding.place.path or ""].append(finding)
+    stated = [(side, task.shown, line) for task, facts in zip(tasks, found, strict=True) for side, line in facts["sides"]]
+    if stated:
+        from padcheck.checks.code.projects import judged
+
+        by_path = {path: judged(findings, stated) for path, findings in by_path.items()}
     for task, facts in zip(tasks, found, strict=True):
         own = settings.of_file(task.path, is_folder=task.kind is not None)
         known = [_comment_in(each) for each in facts["comments"]]
@@ -478,7 +481,7 @@ def _fix(
 
     new_tasks, new_facts = list(tasks), list(found)
     for number, (task, facts) in enumerate(zip(tasks, found, strict=True)):
-        if task.kind is not None or facts["kind"] not in ("hparams", "python", "other"):
+        if task.kind is not None or facts["kind"] not in ("hparams", "python", "notebook", "other"):
             continue
         wanted = [each for each in facts["findings"] if each["fix"]]
         if not wanted and not facts["comments"]:
@@ -508,7 +511,7 @@ def _fix(
                 continue
         else:
             report.fixed_stdin = text
-            new_tasks[number] = replace(task, text=text)
+            new_tasks[number] = task.replace(text=text)
         new_facts[number] = state
     return new_tasks, new_facts
 
@@ -517,21 +520,26 @@ def _until_stable(task: _Task, old: str, facts: Facts, options: Options, own: Se
     """Fix and look again until nothing is left to fix. A fix that breaks the file is taken back."""
     from padcheck import fixing
 
+    apply = fixing.apply_notebook_fixes if facts["kind"] == "notebook" else fixing.apply_fixes
     text, count = old, 0
     bom = "\ufeff" if old.startswith("\ufeff") else ""
     for _ in range(fixing.ROUNDS):
         known = [_comment_in(each) for each in facts["comments"]]
         findings = sift(hide([_finding_in(each) for each in facts["findings"]], known), own)
         findings += sift(about_comments(known, task.enabled), own)
-        new, done = fixing.apply_fixes(text.removeprefix(bom), fixing.applicable(findings, unsafe=options.unsafe_fixes))
+        new, done = apply(text.removeprefix(bom), fixing.applicable(findings, unsafe=options.unsafe_fixes))
         if not done or bom + new == text:
             break
-        state = look(replace(task, text=new))
-        broken = any(each["rule"] == "LNT104" for each in state["findings"]) or state["errors"]
-        if broken and not any(each["rule"] == "LNT104" for each in facts["findings"]):
+        state = look(task.replace(text=new))
+        if state["errors"] or _unread(state) > _unread(facts):
             break
         text, count, facts = bom + new, count + len(done), state
     return text, count, facts
+
+
+def _unread(facts: Facts) -> int:
+    """How many parts of a file could not be parsed."""
+    return sum(each["rule"] == "LNT104" for each in facts["findings"])
 
 
 def _exact(path: Path) -> str | None:
@@ -547,7 +555,7 @@ def _exact(path: Path) -> str | None:
 
 
 def _place_out(place: Place) -> list[Any]:
-    return [getattr(place, each.name) for each in fields(Place)]
+    return list(values(place).values())
 
 
 def finding_out(finding: Finding) -> Facts:

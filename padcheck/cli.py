@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,11 +17,24 @@ F = TypeVar("F", bound=Callable[..., Any])
 FORMATS = ("text", "concise", "json", "sarif", "github", "gitlab", "junit")
 
 
+def _complete_rules(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Ids of rules that go on as typed, also behind a comma."""
+    from padcheck.rulebook import rules
+
+    done, comma, begun = incomplete.rpartition(",")
+    return [f"{done}{comma}{each}" for each in rules() if each.startswith(begun.upper())]
+
+
 def shared_options(command: F) -> F:
     """Options of both checking commands, in the order of `--help`."""
     options = (
-        click.option("--select", metavar="RULES", help="Report only these rules (ids, names, families; comma-separated)."),
-        click.option("--ignore", metavar="RULES", help="Leave these rules out."),
+        click.option(
+            "--select",
+            metavar="RULES",
+            shell_complete=_complete_rules,
+            help="Report only these rules (ids, names, families; comma-separated).",
+        ),
+        click.option("--ignore", metavar="RULES", shell_complete=_complete_rules, help="Leave these rules out."),
         click.option("--fix", is_flag=True, help="Write the correction where it can be written."),
         click.option("--unsafe-fixes", is_flag=True, help="With --fix: also what may change a result that was right."),
         click.option("--diff", is_flag=True, help="Show what --fix would write, and write nothing."),
@@ -102,7 +116,12 @@ class _Commands(click.Group):
             raise click.UsageError(f"{error.message} Did you mean {close[0]}?", ctx) from None
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nShell completion, for ~/.bashrc (other shells: zsh_source, fish_source):\n"
+    '  eval "$(_PADCHECK_COMPLETE=bash_source padcheck)"',
+)
 @click.version_option(__version__, prog_name="padcheck")
 def cli() -> None:
     """Finds the bugs that make a model edit go to the wrong token, before the edit is run.
@@ -267,6 +286,7 @@ def stats(**options: Any) -> None:
     "--attention", type=click.Choice(["eager", "sdpa"]), help="The model's attention [default: what transformers chooses]."
 )
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--html", metavar="FILE", help="Also write the report, with the curves, as one page.")
 def verify(**options: Any) -> None:
     """Prove on your own model what left padding does to an edit, and what of it did the harm.
 
@@ -279,7 +299,7 @@ def verify(**options: Any) -> None:
 
 
 @cli.command()
-@click.argument("rule", metavar="RULE")
+@click.argument("rule", metavar="RULE", shell_complete=_complete_rules)
 @click.option("--output-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def explain(rule: str, output_format: str) -> None:
     """What a rule finds, why it matters, and what to do."""
@@ -324,5 +344,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def script() -> int:
+    """The installed program: `main`, with a garbage collector that does not look at each few hundred new objects.
+
+    A short run makes no garbage worth the search, and at its end the system takes the memory back faster than a last search does:
+    together a sixth of the time that checking one file takes.
+    """
+    gc.set_threshold(200_000, 20, 20)
+    code = main()
+    gc.freeze()
+    return code
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(script())

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,12 +91,13 @@ def run_check(options: Mapping[str, Any]) -> int:
         return _add_ignores(report, settings)
     if options["diff"]:
         click.echo("".join(report.diffs), nl=False)
-        click.echo(f"{report.fixed} fixes would be written." if report.diffs else "There is nothing to fix.", err=True)
+        fixes = "1 fix" if report.fixed == 1 else f"{report.fixed:,} fixes"
+        click.echo(f"{fixes} would be written." if report.diffs else "There is nothing to fix.", err=True)
         return 2 if report.errors else int(bool(report.diffs))
     if report.fixed_stdin is not None:
         click.echo(report.fixed_stdin, nl=False)
         return report.exit_code(settings.fail_on)
-    code = deliver(report, settings, options, excerpt=_excerpts())
+    code = deliver(report, settings, options, excerpt=excerpts())
     if report.fixed:
         click.echo(f"{report.fixed} fixed.", err=True)
     return 1 if code == 0 and report.fixed and options["exit_non_zero_on_fix"] else code
@@ -106,44 +105,30 @@ def run_check(options: Mapping[str, Any]) -> int:
 
 def _add_ignores(report: Report, settings: Any) -> int:
     """Write an ignore for every finding that is shown, as the baseline: only what is new is reported from then on."""
-    from padcheck.configuration import stable_fingerprint
+    from padcheck.baseline import entries_for, with_entries
 
     path = Path(settings.source) if settings.source else Path("padcheck.toml")
-    root = path.resolve().parent
-    prefix = "tool.padcheck." if path.name == "pyproject.toml" else ""
-    entries = []
-    for finding in report.visible():
-        if finding.rule.startswith("LNT") or finding.place.path is None:
-            continue
-        entry = {
-            "path": relative_posix(Path(finding.place.path).resolve(), root), "rule": finding.rule,
-            "fingerprint": stable_fingerprint(finding, root), "reason": "baseline",
-        }  # fmt: skip
-        entries.append(
-            f"[[{prefix}ignore]]\n"
-            + "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in entry.items())
-        )
-    fresh = list(dict.fromkeys(entries))
-    if fresh:
+    entries = entries_for(report.visible(), path.resolve().parent)
+    if entries:
         try:
             old = path.read_text("utf-8") if path.exists() else ""
-            text = old + ("" if not old or old.endswith("\n") else "\n") + ("\n" if old else "") + "\n".join(fresh)
-            if settings.ignore and "ignore" in settings.lists_in_file:  # TOML allows one of the two under one name
+            new = with_entries(old, entries, pyproject=path.name == "pyproject.toml")
+            if new is None:
                 click.echo(
-                    f"padcheck: ignore is a list of rules in {path.as_posix()}, so no [[ignore]] entries can stand there. "
-                    'Write the rules as [tool.padcheck.per-file-ignores] "*" = [...] first.',
+                    f"padcheck: no ignores can be added to {path.as_posix()}, because of the way its ignore is written: "
+                    "make it a list, ignore = [...], in padcheck's table.",
                     err=True,
                 )
                 return 2
-            _write(path, text)
+            _write(path, new)
         except OSError as error:
             click.echo(f"padcheck: {path.as_posix()} cannot be written: {error.strerror}.", err=True)
             return 2
-    click.echo(f"{len(fresh)} ignores written to {path.as_posix()}.", err=True)
+    click.echo(f"{len(entries)} ignores written to {path.as_posix()}.", err=True)
     return 2 if report.errors else 0
 
 
-def _excerpts() -> Callable[[Place], str | None]:
+def excerpts() -> Callable[[Place], str | None]:
     """Gives the line of source at a place; each file is read once."""
     lines: dict[str, list[str]] = {}
 
@@ -218,6 +203,8 @@ def run_explain(rule_id: str, output_format: str) -> int:
 
 def run_rules(output_format: str) -> int:
     """`padcheck rules`."""
+    import textwrap
+
     from padcheck.rulebook import rules
 
     known = list(rules().values())
@@ -250,15 +237,14 @@ def run_demo(html: Path | None) -> int:
 
 def relative_to(report: Report, root: Path) -> None:
     """Paths as the JSON contract has them: POSIX, relative."""
-    from dataclasses import replace
 
     def short(place: Place) -> Place:
         if place.path is None or place.path.startswith(("-", "<")):
             return place
-        return replace(place, path=relative_posix(place.path, root))
+        return place.replace(path=relative_posix(place.path, root))
 
-    report.findings = [replace(finding, place=short(finding.place)) for finding in report.findings]
-    report.errors = [replace(error, place=short(error.place)) for error in report.errors]
+    report.findings = [finding.replace(place=short(finding.place)) for finding in report.findings]
+    report.errors = [error.replace(place=short(error.place)) for error in report.errors]
     if isinstance(report, PreflightReport):
         for name in ("hparams_path", "requests_path", "tokenizer_path"):
             path = getattr(report, name)
@@ -344,4 +330,9 @@ def _colour() -> bool:
 
 
 def _width() -> int:
-    return min(140, max(60, shutil.get_terminal_size((100, 24)).columns))
+    """Columns to write in: $COLUMNS, else the terminal's. What shutil says too, which brings four compression libraries along."""
+    try:
+        columns = int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(sys.__stdout__.fileno()).columns  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):  # no number, no terminal
+        columns = 0
+    return min(140, max(60, columns or 100))

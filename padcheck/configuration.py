@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from padcheck.diagnostics import Finding, Place, relative_posix
+from padcheck.records import MutableRecord, Record, field
 from padcheck.reports import PreflightReport, Report
 from padcheck.rulebook import UnknownRule, find, matching
 from padcheck.sources.reading import SourceError
@@ -62,8 +62,7 @@ DEFAULT_EXCLUDES = (
 )
 
 
-@dataclass(slots=True)
-class Ignore:
+class Ignore(MutableRecord):
     """One `[[tool.padcheck.ignore]]` entry. `place`: where it stands; `used`: how many findings it hid."""
 
     path: str | None
@@ -99,11 +98,10 @@ def stable_fingerprint(finding: Finding, root: Path) -> str:
     path = finding.place.path
     if path is None or path.startswith(("-", "<")):
         return finding.fingerprint
-    return replace(finding, place=replace(finding.place, path=relative_posix(Path(path).resolve(), root))).fingerprint
+    return finding.replace(place=finding.place.replace(path=relative_posix(Path(path).resolve(), root))).fingerprint
 
 
-@dataclass(frozen=True, slots=True)
-class FileRule:
+class FileRule(Record):
     """An entry of `[tool.padcheck.files]`: what the files that a pattern covers are."""
 
     pattern: str
@@ -112,8 +110,7 @@ class FileRule:
     framework: str | None = None
 
 
-@dataclass(slots=True)
-class Settings:
+class Settings(MutableRecord):
     """What is in force. `source`: the file it was read from, None for none; `root`: what its patterns are relative to."""
 
     source: str | None = None
@@ -132,8 +129,6 @@ class Settings:
     per_file_ignores: tuple[tuple[str, frozenset[str]], ...] = ()
     no_ignores: bool = False
     ignores: list[Ignore] = field(default_factory=list)
-    lists_in_file: frozenset[str] = frozenset()
-    """Keys that the configuration file itself gives as lists of rules."""
     _enabled: frozenset[str] | None = None
     _excluded: tuple[re.Pattern[str], tuple[str, ...]] | None = None
 
@@ -264,7 +259,7 @@ def sift(findings: Iterable[Finding], settings: Settings) -> list[Finding]:
         hiding = next((ignore for ignore in settings.ignores if ignore.hides(finding)), None)
         if hiding is not None:
             hiding.used += 1
-            finding = finding if settings.no_ignores else replace(finding, suppressed=True)
+            finding = finding if settings.no_ignores else finding.replace(suppressed=True)
         kept.append(finding)
     return kept
 
@@ -366,18 +361,18 @@ def _read(path: Path, settings: Settings) -> None:
         raise SourceError("the configuration is not UTF-8", path=shown, remedy="Save it as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
         raise SourceError(f"this is not TOML: {error}", path=shown, remedy="Mend the file.") from None
-    table = (
-        data.get("tool", {}).get("padcheck", {})
-        if path.name == "pyproject.toml"
-        else data.get("tool", {}).get("padcheck", data)
-    )
+    tool = data.get("tool")
+    table = tool.get("padcheck") if isinstance(tool, dict) else None
+    if table is None:
+        table = {} if path.name == "pyproject.toml" else data
+    if not isinstance(table, dict):
+        raise SourceError(
+            "padcheck is a table of settings", path=shown, line=_line(text, "tool"), remedy="Write [tool.padcheck]."
+        )
     settings.source, settings.root = shown, path.resolve().parent
-    settings.lists_in_file = frozenset(
-        key for key in ("select", "ignore") if isinstance(table.get(key), list) and not _entries(table[key])
-    )
     for key, value in table.items():
-        if key == "ignore" and _entries(value):
-            settings.ignores = [_ignore(entry, number, text, shown, settings.root) for number, entry in enumerate(value)]
+        if key == "ignore":
+            _read_ignore(value, text, shown, settings)
         elif key not in _KEYS:
             raise SourceError(f"unknown key {key!r}", path=shown, line=_line(text, key), remedy=_suggest(key, _KEYS))
         elif key == "files":
@@ -400,11 +395,31 @@ def _read(path: Path, settings: Settings) -> None:
             )
         else:
             setattr(settings, key.replace("-", "_"), _strings(value, key, text, shown) if key in _LISTS else value)
+            if key == "select":
+                _checked(settings.select, shown, _line(text, key))
 
 
-def _entries(value: Any) -> bool:
-    """Whether `ignore` is a list of [[ignore]] entries, not of rules."""
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+def _read_ignore(value: Any, text: str, shown: str, settings: Settings) -> None:
+    """`ignore` holds rules, entries (`[[tool.padcheck.ignore]]`, or tables among the rules), or both."""
+    parts = value if isinstance(value, list) else [value]
+    entries = [part for part in parts if isinstance(part, dict)]
+    rules = [part for part in parts if not isinstance(part, dict)] if isinstance(value, list) else value
+    if rules or not entries:
+        settings.ignore = _strings(rules, "ignore", text, shown)
+        _checked(settings.ignore, shown, _line(text, "ignore"))
+    places = _entry_lines(text, len(entries))
+    settings.ignores = [
+        _ignore(entry, Place(shown, line), settings.root) for entry, line in zip(entries, places, strict=True)
+    ]
+
+
+def _entry_lines(text: str, count: int) -> list[int | None]:
+    """Where the entries begin: their headers, or the tables in a list that begin with a path or a rule."""
+    lines = list(enumerate(text.splitlines(), 1))
+    headers = [at for at, line in lines if re.fullmatch(r"\[\[\s*(tool\.padcheck\.)?ignore\s*\]\]\s*(#.*)?", line.strip())]
+    tables = [at for at, line in lines if re.match(r"\s*(ignore\s*=\s*\[\s*)?\{.*\brule\s*=", line)]
+    found = headers if len(headers) == count else tables if len(tables) == count else []
+    return list(found) or [None] * count
 
 
 def _table(value: Any, key: str, text: str, shown: str) -> Mapping[str, Any]:
@@ -417,7 +432,10 @@ def _table(value: Any, key: str, text: str, shown: str) -> Mapping[str, Any]:
 
 def _strings(value: Any, key: str, text: str, shown: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
-        raise SourceError(f"{key} is a list of strings", path=shown, line=_line(text, key), remedy=f'Write {key} = ["…"].')
+        example = value if isinstance(value, str) else "…"
+        raise SourceError(
+            f"{key} is a list of strings", path=shown, line=_line(text, key), remedy=f'Write {key} = ["{example}"].'
+        )
     return tuple(value)
 
 
@@ -436,6 +454,14 @@ def _file_rule(pattern: str, entry: Any, text: str, shown: str) -> FileRule:
             f"unknown key {unknown[0]!r}", path=shown, line=_line(text, pattern), remedy=_suggest(unknown[0], _FILE_KEYS)
         )
     kind = table.get("kind", "hparams")
+    wrong = next((key for key in _FILE_KEYS if not isinstance(table.get(key, ""), str)), None)
+    if wrong is not None:
+        raise SourceError(
+            f"{wrong} of {pattern!r} is not text",
+            path=shown,
+            line=_line(text, pattern),
+            remedy=f'Write {wrong} = "{table[wrong]}".',
+        )
     if kind not in KINDS:
         raise SourceError(
             f"there is no kind {kind!r} of file", path=shown, line=_line(text, pattern), remedy=_suggest(str(kind), KINDS)
@@ -443,13 +469,8 @@ def _file_rule(pattern: str, entry: Any, text: str, shown: str) -> FileRule:
     return FileRule(pattern, kind, table.get("method"), table.get("framework"))
 
 
-def _ignore(entry: Mapping[str, Any], number: int, text: str, shown: str, root: Path) -> Ignore:
-    line = [
-        at
-        for at, content in enumerate(text.splitlines(), 1)
-        if content.strip() in {"[[tool.padcheck.ignore]]", "[[ignore]]"}
-    ]
-    place = Place(shown, line[number] if number < len(line) else None)
+def _ignore(entry: Mapping[str, Any], place: Place, root: Path) -> Ignore:
+    shown = place.path or ""
     unknown = [key for key in entry if key not in _IGNORE_KEYS]
     if unknown:
         raise SourceError(
@@ -462,7 +483,12 @@ def _ignore(entry: Mapping[str, Any], number: int, text: str, shown: str, root: 
         raise SourceError(
             "an ignore names the rule that it hides", path=shown, line=place.line, remedy='Add rule = "PAD101".'
         )
-    rules = _checked((str(entry["rule"]),), shown, place.line)
+    wrong = next(
+        (key for key, value in entry.items() if not isinstance(value, str | int if key == "case_id" else str)), None
+    )
+    if wrong is not None:
+        raise SourceError(f"{wrong} of an ignore is not text", path=shown, line=place.line, remedy=f'Write {wrong} = "…".')
+    rules = _checked((entry["rule"],), shown, place.line)
     case_id = entry.get("case_id")
     return Ignore(
         entry.get("path"),

@@ -6,13 +6,13 @@ carries its evidence, so that an error can be believed without running padcheck 
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, Literal
+
+from padcheck.records import Record
 
 Severity = Literal["error", "warning", "note"]
 Confidence = Literal["high", "medium", "low"]
@@ -30,8 +30,7 @@ def at_least(severity: str, threshold: str) -> bool:
     return threshold != "never" and names.index(severity) <= names.index(threshold)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Record):
     """Where something stands. Lines and columns are 1-based, in code points, the end is exclusive."""
 
     path: str | None = None
@@ -55,8 +54,7 @@ class Place:
 NOWHERE = Place()
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRef:
+class RequestRef(Record):
     """The edit request that a finding is about: its 0-based index in the file and its own id, if it has one."""
 
     index: int
@@ -66,24 +64,21 @@ class RequestRef:
         return f"request {self.index}" if self.case_id is None else f"request {self.index} (case_id {self.case_id})"
 
 
-@dataclass(frozen=True, slots=True)
-class Related:
+class Related(Record):
     """A second place that a finding needs to be understood."""
 
     message: str
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
-class TextEdit:
+class TextEdit(Record):
     """Replace the text of `place` (an exact span) by `replacement`."""
 
     place: Place
     replacement: str
 
 
-@dataclass(frozen=True, slots=True)
-class Fix:
+class Fix(Record):
     """A change that cures a finding.
 
     `safe` cannot change a result that was right; `unsafe` may; `display` is only shown. A fix without a grade is unsafe.
@@ -94,8 +89,7 @@ class Fix:
     grade: Grade = "unsafe"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Record):
     """One statement: the rule, what was seen, where, how sure, and what to do."""
 
     rule: str
@@ -108,13 +102,16 @@ class Finding:
     remedy: str | None = None
     message_zh: str | None = None
     related: tuple[Related, ...] = ()
-    evidence: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    evidence: Mapping[str, Any] = _NOTHING
     fix: Fix | None = None
     suppressed: bool = False
 
     @property
     def fingerprint(self) -> str:
         """Stable over line moves: rule, file, request and the evidence's `key`, not the wording and not the line."""
+        import hashlib  # late, with the library behind it: the text report shows no fingerprint
+        import json
+
         identity = [
             self.rule,
             self.place.path,
@@ -131,8 +128,7 @@ class Finding:
         return (SEVERITIES.index(self.severity), place.path or "", place.line or 0, place.column or 0, self.rule)
 
 
-@dataclass(frozen=True, slots=True)
-class JobError:
+class JobError(Record):
     """Part of the job that could not be done (exit code 2): one sentence, the place, the remedy."""
 
     message: str
@@ -143,10 +139,11 @@ class JobError:
 
 def relative_posix(path: PurePath | str, root: PurePath | str) -> str:
     """`path` as the JSON contract has it: POSIX, relative to `root` where it lies below it."""
-    from os.path import relpath
-
+    plain, below = os.fspath(path), os.fspath(root) + "/"
+    if os.sep == "/" and plain.startswith(below) and "/." not in plain and "//" not in plain:
+        return plain[len(below) :]
     try:
-        relative = relpath(path, root)
+        relative = os.path.relpath(path, root)
     except ValueError:  # another drive on Windows
         return PurePath(path).as_posix()
     return PurePath(path if relative.startswith("..") else relative).as_posix()

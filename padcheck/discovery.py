@@ -10,12 +10,12 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from padcheck.configuration import FileRule, SettingsPerFolder, glob_to_regex
+from padcheck.records import Record
 from padcheck.resources import rules_dir
 
 HEAD = 64 * 1024
@@ -46,8 +46,7 @@ _PROMPTS = frozenset({"prompt", "prompts", "src", "requested_rewrite", "question
 _TARGETS = frozenset({"target_new", "target", "alt", "requested_rewrite", "new_answer"})
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Record):
     """A file or a tokenizer's folder that may be ours. `named`: on the command line; `rule`: what the configuration says of it."""
 
     path: Path
@@ -57,8 +56,7 @@ class Candidate:
     """ "tokenizer" or "model" for a folder that is one thing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recognised:
+class Recognised(Record):
     """What a file is, and the reason to show."""
 
     kind: str
@@ -234,8 +232,7 @@ def schema_methods() -> Mapping[str, list[str]]:
 # --- .gitignore -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Pattern:
+class _Pattern(Record):
     base: str
     """The folder of its file, with a slash."""
     regex: re.Pattern[str]
@@ -243,8 +240,7 @@ class _Pattern:
     folders_only: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Ignored:
+class _Ignored(Record):
     """The patterns of the .gitignore and .ignore files from the repository's root down to a folder; the last match counts."""
 
     patterns: tuple[_Pattern, ...] = ()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import stat
-import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from padcheck.diagnostics import Finding, TextEdit
+
+if TYPE_CHECKING:
+    from padcheck.checks.code.notebooks import Cell
 
 ROUNDS = 10
 """How often a file is fixed and read again before padcheck stops: a fix may uncover another finding."""
@@ -22,11 +24,7 @@ def applicable(findings: Iterable[Finding], *, unsafe: bool) -> list[Finding]:
     return [
         finding
         for finding in findings
-        if finding.fix is not None
-        and finding.fix.edits
-        and finding.fix.grade in grades
-        and not finding.suppressed
-        and all(edit.place.cell is None for edit in finding.fix.edits)
+        if finding.fix is not None and finding.fix.edits and finding.fix.grade in grades and not finding.suppressed
     ]
 
 
@@ -56,6 +54,38 @@ def apply_fixes(text: str, findings: Sequence[Finding]) -> tuple[str, list[Findi
     return text, fixed
 
 
+def apply_notebook_fixes(text: str, findings: Sequence[Finding]) -> tuple[str, list[Finding]]:
+    """The same for a notebook, cell by cell. A fix that would change a magic or a shell command is left out."""
+    from padcheck.checks.code.notebooks import cells, with_cells
+
+    changed: dict[int, str] = {}
+    fixed: list[Finding] = []
+    for cell in cells(text):
+        own = [finding for finding in findings if finding.place.cell == cell.number and _leaves_magics(finding, cell)]
+        new, done = apply_fixes(cell.raw, own) if own else (cell.raw, [])
+        if done:
+            changed[cell.number] = new
+            fixed += done
+    return (with_cells(text, changed), fixed) if changed else (text, [])
+
+
+def _leaves_magics(finding: Finding, cell: Cell) -> bool:
+    """Whether each edit touches lines of Python only, or indents."""
+    written, python = cell.raw.split("\n"), cell.text.split("\n")
+    magics = {number for number, (one, other) in enumerate(zip(written, python, strict=False), 1) if one != other}
+    if len(written) != len(python):  # the whole cell is another language
+        return False
+    assert finding.fix is not None
+    return all(
+        edit.place.cell == cell.number
+        and (
+            (edit.place.column == edit.place.end_column == 1 and edit.place.line == edit.place.end_line)
+            or magics.isdisjoint(range(edit.place.line or 0, (edit.place.end_line or 0) + 1))
+        )
+        for edit in finding.fix.edits
+    )
+
+
 def _span(edit: TextEdit, starts: Sequence[int], length: int) -> tuple[int, int] | None:
     """Offsets of an edit; None where it points outside the text."""
     place = edit.place
@@ -74,6 +104,8 @@ def read_exactly(path: Path) -> str:
 
 def write_exactly(path: Path, text: str) -> None:
     """Replace the file in one step, with the permissions it had. A link's target is written, not the link."""
+    import tempfile
+
     target = path.resolve()
     mode = stat.S_IMODE(target.stat().st_mode)
     handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=".padcheck-")
@@ -89,5 +121,7 @@ def write_exactly(path: Path, text: str) -> None:
 
 def unified(old: str, new: str, path: str) -> str:
     """What --diff shows."""
+    import difflib
+
     lines = difflib.unified_diff(old.splitlines(keepends=True), new.splitlines(keepends=True), path, path)
     return "".join(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in lines)

@@ -6,7 +6,7 @@ Only counts and the worst rows are kept, so that memory does not grow with the f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,8 @@ class _Capped:
             item = result[last[rule_id]]
             more = self._counts[rule_id] - _each(rule_id)
             sentence = f"{item.message} The same rule finds {more:,} more request{'' if more == 1 else 's'} (first: {', '.join(map(str, ids[:5]))})."
-            result[last[rule_id]] = replace(
-                item, message=sentence, evidence={**item.evidence, "more_requests": more, "more_ids": ids}
+            result[last[rule_id]] = item.replace(
+                message=sentence, evidence={**item.evidence, "more_requests": more, "more_ids": ids}
             )
         return result
 

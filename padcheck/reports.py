@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from padcheck.diagnostics import SEVERITIES, Finding, JobError, at_least
+from padcheck.records import MutableRecord, Record, field
 
 JSON_VERSION = 1
 FIRST_IDS = 1000
@@ -16,8 +16,7 @@ Verdict = Literal["pass", "fail", "corrected", "incomplete"]
 Mark = Literal["editor", "truth", "both"]
 
 
-@dataclass(frozen=True, slots=True)
-class TokenCell:
+class TokenCell(Record):
     """One column of a padded row: its token as text, whether it is a pad or a special token, and who points at it."""
 
     column: int
@@ -27,8 +26,7 @@ class TokenCell:
     mark: Mark | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RowView:
+class RowView(Record):
     """A row as a person looks at it: the whole padded row (`cells[i].column == i`) with the editor's and the true column."""
 
     request: int
@@ -49,8 +47,7 @@ class RowView:
     """One sentence for what the marks cannot show, e.g. labels that are not on their tokens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Remedy:
+class Remedy(Record):
     """The smallest change that makes the run right: what, where, the line to paste, and whether it was tried."""
 
     message: str
@@ -59,8 +56,7 @@ class Remedy:
     verified: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SideOutcome:
+class SideOutcome(Record):
     """The padding side that results, and every step of how it got there."""
 
     value: Literal["left", "right"]
@@ -68,8 +64,7 @@ class SideOutcome:
     steps: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class Report:
+class Report(MutableRecord):
     """Common to all commands."""
 
     command: str
@@ -99,7 +94,6 @@ class Report:
         return 0 if self.inspected else 3
 
 
-@dataclass(slots=True)
 class PreflightReport(Report):
     """The verdict on a planned run."""
 

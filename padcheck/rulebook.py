@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
 from padcheck.diagnostics import SEVERITIES, Severity
+from padcheck.records import Record, names
 from padcheck.resources import rules_dir
 
 INDEX_NAME = "index.json"
@@ -45,8 +45,7 @@ _PREFIX = r"[A-Z]{3}\d{0,2}"
 _FENCE = "---\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Record):
     """What padcheck says of a rule without opening its page."""
 
     id: str
@@ -62,7 +61,9 @@ class Rule:
     """The version of padcheck that brought it."""
     page: str
     """File name of the page in `rules/`."""
-    redirects: tuple[str, ...] = field(default=())
+    example: str = "check"
+    """How tests run the page's blocks marked `bad` and `good`: a command, a tokenizer of fixtures/shipped, options; or `none:` and why."""
+    redirects: tuple[str, ...] = ()
     """Former ids and names that lead here. An id is never used again for another rule."""
 
     @property
@@ -167,8 +168,8 @@ def _checked(metadata: object, path: Path) -> dict[str, Any]:
 
     if not isinstance(metadata, dict):
         raise refuse("the front matter is not a mapping")
-    allowed = {each.name for each in fields(Rule)} - {"page"}
-    missing, unknown = allowed - {"redirects"} - metadata.keys(), metadata.keys() - allowed
+    allowed = set(names(Rule)) - {"page"}
+    missing, unknown = allowed - {"redirects", "example"} - metadata.keys(), metadata.keys() - allowed
     if missing or unknown:
         raise refuse(f"missing keys {sorted(missing)}, unknown keys {sorted(map(str, unknown))}")
     redirects = metadata.get("redirects", [])

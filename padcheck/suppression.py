@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 
 from padcheck.diagnostics import Finding, Fix, Place, TextEdit
+from padcheck.records import MutableRecord
 from padcheck.rulebook import UnknownRule, find, matching
 
 _WORD = "padcheck:"
@@ -14,8 +14,7 @@ _COMMENT = re.compile(r"#\s*padcheck:\s*ignore(?P<file>-file)?\s*\[(?P<rules>[^\
 _CODE_COMMENT_KINDS = frozenset({"python", "notebook"})
 
 
-@dataclass(slots=True)
-class Comment:
+class Comment(MutableRecord):
     """One ignore comment. It covers `first`..`last` (1-based lines of `place`'s file or cell), or the whole file."""
 
     words: tuple[str, ...]
@@ -113,7 +112,7 @@ def hide(findings: Iterable[Finding], known: list[Comment], *, show: bool = Fals
         hiding = next((comment for comment, rules in ids if finding.rule in rules and comment.covers(finding)), None)
         if hiding is not None:
             hiding.used += 1
-            finding = finding if show else replace(finding, suppressed=True)
+            finding = finding if show else finding.replace(suppressed=True)
         result.append(finding)
     return result
 
@@ -133,7 +132,7 @@ def about_comments(known: Iterable[Comment], enabled: frozenset[str], line: str 
             yield _finding("LNT103", "An ignore names the rules that it hides: # padcheck: ignore[RULE] reason.", comment)
         elif named and not comment.used and named <= enabled:
             place = comment.place
-            fix = Fix("Remove the comment", (TextEdit(place, ""),), "safe") if place.cell is None else None
+            fix = Fix("Remove the comment", (TextEdit(place, ""),), "safe")
             yield _finding(
                 "LNT102", f"This ignore of {', '.join(sorted(comment.words))} hides nothing.", comment, "Remove it.", fix
             )

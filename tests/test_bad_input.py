@@ -224,7 +224,7 @@ def test_unknown_rule_to_explain() -> None:
     [
         ("[tool.padcheck]\nselct = ['PAD101']\n", "'selct'", "Did you mean select?", 2),
         ("[tool.padcheck]\nfail-on = 'eror'\n", "'eror'", "Did you mean error?", 2),
-        ("[tool.padcheck]\nselect = ['PAD999']\n", "PAD999", "padcheck rules", None),
+        ("[tool.padcheck]\nselect = ['PAD999']\n", "PAD999", "padcheck rules", 2),
         ("[[tool.padcheck.ignore]]\nrle = 'PAD101'\n", "'rle'", "Did you mean rule?", 1),
         ("[[tool.padcheck.ignore]]\nreason = 'x'\n", "names the rule", "rule =", 1),
         ("[tool.padcheck\n", "TOML", "Mend", None),
@@ -290,7 +290,7 @@ def test_bad_templates(content: str, words: str, tmp_path: Path, hparams: Path, 
 
 def test_templates_that_are_not_there(tmp_path: Path, hparams: Path, requests: Path) -> None:
     refused(
-        preflight(hparams, requests, GPT2, "--context-templates", tmp_path / "no.json"), "cannot be read", "Check", "no.json"
+        preflight(hparams, requests, GPT2, "--context-templates", tmp_path / "no.json"), "does not exist", "Check", "no.json"
     )
 
 

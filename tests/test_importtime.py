@@ -14,16 +14,17 @@ from tests.running import ROOT, SHIPPED, TOKENIZERS, write_hparams
 HEAVY = {"torch", "transformers", "numpy", "jsonschema", "huggingface_hub"}
 PROGRAM = """
 import json, sys
+{before}
 from padcheck.cli import main
 code = main(sys.argv[1:])
-print(json.dumps([code, sorted({name.partition(".")[0] for name in sys.modules})]), file=sys.stderr)
+print(json.dumps([code, sorted({{name.partition(".")[0] for name in sys.modules}})]), file=sys.stderr)
 """
 
 
-def loaded(*arguments: str | Path) -> tuple[int, set[str]]:
-    """Exit code, and the top-level modules that are loaded afterwards."""
+def loaded(*arguments: str | Path, before: str = "") -> tuple[int, set[str]]:
+    """Exit code, and the top-level modules that are loaded afterwards. `before`: a line of the program that runs first."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        [sys.executable, "-c", PROGRAM.format(before=before), *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -67,11 +68,18 @@ def test_a_correction_is_written_without_them_too(tmp_path: Path) -> None:
     assert not modules & HEAVY
 
 
-@pytest.mark.parametrize("arguments", [("--version",), ("rules",), ("explain", "PAD101"), ("demo",)])
+@pytest.mark.parametrize("arguments", [("--version",), ("rules",), ("explain", "PAD101")])
 def test_the_other_commands(arguments: tuple[str, ...]) -> None:
     code, modules = loaded(*arguments)
     assert code in {0, 1}
     assert not modules & HEAVY
+
+
+def test_the_demo_where_torch_is_not_installed() -> None:
+    """Where it is, the demo ends with edits of a model."""
+    code, modules = loaded("demo", before="sys.modules['torch'] = None")
+    assert code == 0
+    assert not modules & (HEAVY - {"torch"})
 
 
 def test_version_loads_next_to_nothing() -> None:

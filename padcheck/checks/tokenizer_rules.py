@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from padcheck.checks.building import finding
 from padcheck.diagnostics import Finding, Place, Related
 from padcheck.sources.reading import SourceError
-from padcheck.sources.tokenizer_folder import TOKENIZER_CONFIG, TOKENIZER_JSON, TokenizerFolder
+from padcheck.sources.tokenizer_folder import TOKENIZER_CONFIG, TOKENIZER_JSON, TokenizerFolder, read_from_files
 
 _MAP = "special_tokens_map.json"
 _GENERATION = "generation_config.json"
 _MODEL = "config.json"
+_GENERATIONS: tuple[Literal[4], Literal[5]] = (4, 5)
 _ROLES = ("bos", "eos", "pad")
 _PROBES = (
     "Paris",
@@ -111,18 +112,17 @@ class Folder:
     @cached_property
     def readings(self) -> tuple[dict[int, TokenizerFolder], str | None]:
         """The folder as transformers 4 and 5 read it, as far as that is known without them; and why it is not."""
+        from padcheck.sources.tokenizer_recipes import NotStatic
+
         found: dict[int, TokenizerFolder] = {}
         reason: str | None = None
-        for generation in (4, 5):
+        for generation in _GENERATIONS:
             try:
-                reading = _read_statically(self.path, generation)
+                found[generation] = read_from_files(self.path, generation)
             except SourceError as error:
                 reason = error.message
-                continue
-            if isinstance(reading, str):
-                reason = reading
-            else:
-                found[generation] = reading
+            except NotStatic as why:
+                reason = str(why)
         return found, reason
 
     @cached_property
@@ -141,26 +141,6 @@ class Folder:
             except ValueError:
                 return {}
         return value if isinstance(value, dict) else {}
-
-
-def _read_statically(path: Path, generation: int) -> TokenizerFolder | str:
-    """The folder as the newest known release of a generation reads it, or why that cannot be known without transformers."""
-    from padcheck.sources import tokenizer_folder as source
-    from padcheck.sources.tokenizer_classes import releases
-    from padcheck.sources.tokenizer_recipes import NotStatic
-
-    contents = source._Contents.of(path)
-    release = [each for each in releases() if each.generation == generation][-1]
-    plan = source._plan(contents, release, None, None)
-    reason = source._why_not_static(contents, [plan], False)
-    if reason is not None:
-        return reason
-    try:
-        return source._read_statically(
-            contents, plan, f"read as transformers {generation}", source._notes_on_choice(plan, ran_remote=False)
-        )
-    except NotStatic as why:
-        return str(why)
 
 
 def check_folder(
@@ -205,6 +185,7 @@ def _side(folder: Folder) -> Iterator[Finding]:
             f"{TOKENIZER_CONFIG} says {stated}, and the padding section of {TOKENIZER_JSON} says {direction}: transformers pads on the {stated}, the tokenizers library alone on the {direction}.",
             folder.place(TOKENIZER_CONFIG, "padding_side"),
             "Write the same side in both.",
+            severity="warning",
             related=[Related("padding.direction", Place(f"{folder.shown}/{TOKENIZER_JSON}"))],
         )
     if stated or direction:
@@ -240,6 +221,7 @@ def _side(folder: Folder) -> Iterator[Finding]:
             f"No file states the padding side; it is {side} by the default of {found[max(found)].class_name}.",
             place,
             remedy,
+            severity="note",
             key="default",
         )
 

@@ -202,8 +202,9 @@ class Batches:
             before = max(start, 1)
             first, last = before if before < first else max(last + 1, start), start + row.mask - 1
         if first > last:
+            cut: Cause = "truncation" if row.mask < row.measured.n else "boundary"
             self._report(
-                Reading(plan.batch, row, "label", None, None, width, pads, left, ("boundary",), f"{text}: no label is left")
+                Reading(plan.batch, row, "label", None, None, width, pads, left, (cut,), f"{text}: no label is left")
             )
             return
         if self._shifts is not None:
@@ -224,7 +225,7 @@ class Batches:
         end = start + row.mask - 1
         whole = plan.batch.name != "train" or plan.batch.rows == "prompt" or end - row.measured.tail <= last <= end
         if not truth <= first <= truth + row.label_slack or not row.labels_sound or not whole:
-            causes = _label_causes(row, first, truth, pads, left, plan.batch, span)
+            causes = label_causes(row, first, truth, pads, left, plan.batch, span)
             self._report(Reading(plan.batch, row, "label", first, truth, width, pads, left, causes, text, row.labels_sound))
         elif self._everything:
             self._report(Reading(plan.batch, row, "label", first, first, width, pads, left, (), text))
@@ -328,7 +329,7 @@ def _intrinsic_cause(row: Row, intrinsic: int, alone: int, arithmetic: str) -> C
     return "boundary"
 
 
-def _label_causes(row: Row, first: int, truth: int, pads: int, left: bool, batch: Batch, span: Span) -> tuple[Cause, ...]:
+def label_causes(row: Row, first: int, truth: int, pads: int, left: bool, batch: Batch, span: Span) -> tuple[Cause, ...]:
     if batch.rows == "prompt" and not row.labels_sound:
         return ("inconsistent",)  # the row never holds the target whose ids are its labels
     causes: list[Cause] = []

@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any
 
 from padcheck.diagnostics import Finding, Fix, JobError, Place, RequestRef
+from padcheck.records import Record, values
 from padcheck.renderers import wording
 from padcheck.reports import JSON_VERSION, PreflightReport, Report
 
@@ -89,7 +90,7 @@ def _error(error: JobError) -> dict[str, Any]:
 
 
 def _place(place: Place) -> dict[str, Any]:
-    return {field.name: getattr(place, field.name) for field in fields(place)}
+    return values(place)
 
 
 def _request(request: RequestRef | None) -> dict[str, Any] | None:
@@ -106,6 +107,8 @@ def plain(value: Any) -> Any:
         return {str(name): plain(part) for name, part in value.items()}
     if isinstance(value, (set, frozenset)):
         return [plain(part) for part in sorted(value, key=str)]
+    if isinstance(value, Record):
+        return {name: plain(part) for name, part in values(value).items()}
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Iterable) and not isinstance(value, (bytes, bytearray)):

@@ -41,6 +41,17 @@ def render(report: Report, *, color: bool = False, width: int = 100, excerpt: Ex
     return "\n\n".join(blocks) + "\n"
 
 
+def render_rows(views: Sequence[RowView], *, color: bool = False, width: int = 100) -> str:
+    """Padded rows as a report shows them: the tokens, and who points at which."""
+    page = _Page(color, max(width, 40))
+    return "\n\n".join(["\n".join(page.legend()), *(page.row(view) for view in views)]) + "\n"
+
+
+def render_row(view: RowView, *, width: int = 100) -> str:
+    """One padded row: its columns, its tokens, and under them who points where."""
+    return _Page(False, width).row(view)
+
+
 class _Page:
     """A terminal page: colour or none, and a width. Its methods give blocks of lines, joined by newlines."""
 
@@ -284,7 +295,8 @@ class _Page:
         clean = not visible and not report.errors
         lines = [self.paint(line, "bold", *(["green"] if clean else [])) for line in fold(sentence, self.width)]
         if visible:
-            lines += [self.paint(f"{wording.docs(visible[0].rule)}  says more about a rule.", "dim")]
+            gravest = min(visible, key=lambda finding: finding.sort_key)
+            lines += [self.paint(f"{wording.docs(gravest.rule)}  says more about a rule.", "dim")]
         return "\n".join(lines)
 
     def heading(self, text: str) -> str:

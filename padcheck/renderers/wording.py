@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from padcheck.diagnostics import Finding, JobError
+from padcheck.records import Record
 from padcheck.reports import PreflightReport, Report
 
 SHOWN_IDS = 8
 """How many elements of a long list a readable report shows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(Record):
     """Why a position is wrong: a short name, and one sentence that explains it from the beginning."""
 
     label: str
@@ -82,8 +81,7 @@ CAUSES: Mapping[str, Cause] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Record):
     """What an editor does at a position: the noun, "editor ... here", "true: ...", and what goes wrong elsewhere."""
 
     title: str
@@ -227,6 +225,10 @@ def summary_sentence(report: Report) -> str:
     counts = report.counts()
     named = [plural(counts[severity], severity) for severity in ("error", "warning", "note") if counts[severity]]
     sentence = f"Found {_listed(named)}" if named else "No findings"
+    if report.command == "check":  # of many files or of none at all: what was looked at is half of the answer
+        sentence += (
+            f" in {plural(report.inspected, 'file')}" if report.inspected else "" if report.errors else ": no file was found"
+        )
     if counts["suppressed"]:
         sentence += f" ({counts['suppressed']:,} suppressed)"
     if report.errors:

@@ -5,18 +5,16 @@ YAML is composed with PyYAML as the frameworks read it (YAML 1.1: `5e-1` is a st
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from padcheck.diagnostics import Place
-from padcheck.sources.reading import SourceError
+from padcheck.records import Record, field
+from padcheck.sources.reading import SourceError, parse_json, read_text
 
 
-@dataclass(frozen=True, slots=True)
-class Hparams:
+class Hparams(Record):
     """An hparams file as it is. `places`: the place of each top-level key's value; `duplicates`: keys written more than once."""
 
     path: str
@@ -35,18 +33,7 @@ def read_hparams(path: Path, shown_as: str | None = None) -> Hparams:
         SourceError: the file is missing, is a folder, is not UTF-8, or is not a mapping; with the line where it breaks.
     """
     shown = shown_as or path.as_posix()
-    if path.is_dir():
-        raise SourceError("this is a folder, not an hparams file", path=shown, remedy="Name one file in it.")
-    try:
-        text = path.read_text("utf-8-sig")
-    except FileNotFoundError:
-        raise SourceError("the hparams file does not exist", path=shown, remedy="Check the path.") from None
-    except UnicodeDecodeError as error:
-        raise SourceError(f"the file is not UTF-8 (byte {error.start})", path=shown, remedy="Save it as UTF-8.") from None
-    except OSError as error:
-        raise SourceError(
-            f"the file cannot be read: {error.strerror}", path=shown, remedy="Check its permissions."
-        ) from None
+    text = read_text(path, shown, "the hparams file")
     return parse_hparams(text, shown, as_json=path.suffix.lower() == ".json")
 
 
@@ -56,16 +43,7 @@ def parse_hparams(text: str, shown: str, *, as_json: bool = False) -> Hparams:
 
     values: Any
     if as_json:
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise SourceError(
-                f"this is not JSON: {error.msg.lower()}",
-                path=shown,
-                line=error.lineno,
-                column=error.colno,
-                remedy="Mend the file at that place.",
-            ) from None
+        values = parse_json(text, shown)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
     try:
         node = loader.get_single_node()
@@ -81,7 +59,7 @@ def parse_hparams(text: str, shown: str, *, as_json: bool = False) -> Hparams:
             path=shown,
             line=mark.line + 1 if mark else None,
             column=mark.column + 1 if mark else None,
-            remedy="Mend the file at that place.",
+            remedy=_open_quote(text, mark.line if mark else 0) or "Mend the file at that place.",
         ) from None
     finally:
         loader.dispose()
@@ -95,6 +73,15 @@ def parse_hparams(text: str, shown: str, *, as_json: bool = False) -> Hparams:
                 duplicates.append((name, _place(shown, key)))
             places[name] = _place(shown, value)
     return Hparams(shown, mapping, places, tuple(duplicates))
+
+
+def _open_quote(text: str, end: int) -> str | None:
+    """Where a quotation mark that is not closed may have led astray: the first line before `end` (0-based) with an odd one."""
+    for number, line in enumerate(text.splitlines()[:end], 1):
+        content = line.partition(" #")[0]
+        if not line.lstrip().startswith("#") and (content.count('"') % 2 or content.count("'") % 2):
+            return f"Is the quotation mark on line {number} closed?"
+    return None
 
 
 def _mapping(values: Any, shown: str) -> Mapping[str, Any]:

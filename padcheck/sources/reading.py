@@ -8,19 +8,16 @@ that comes up later, a gzip file cut short included, into a `SourceError`.
 from __future__ import annotations
 
 import codecs
-import difflib
-import gzip
 import io
 import os
 import stat
 import sys
-import tempfile
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from itertools import chain
-from typing import IO, TYPE_CHECKING, Protocol, cast
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -67,6 +64,41 @@ class SourceError(Exception):
         return f"{self.path}{place}: {self.message} {self.remedy}".rstrip()
 
 
+def read_text(path: Path, shown: str, what: str) -> str:
+    """All of a small UTF-8 file, without a byte order mark. `what` it is is said where it cannot be read: "the hparams file".
+
+    Raises SourceError.
+    """
+    try:
+        return path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise SourceError(f"{what} does not exist", path=shown, remedy="Check the path.") from None
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{what} is not UTF-8 (byte {error.start})", path=shown, remedy="Save it as UTF-8.") from None
+    except OSError as error:
+        if path.is_dir():  # asked here because Windows answers "permission denied" for a folder
+            raise SourceError(f"this is a folder, and not {what}", path=shown, remedy="Name one file in it.") from None
+        raise SourceError(f"{what} cannot be read: {error.strerror}", path=shown, remedy="Check its permissions.") from None
+
+
+def parse_json(text: str, shown: str) -> Any:
+    """The value of a JSON text. Raises SourceError with the place where it breaks."""
+    import json
+
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SourceError(
+            f"this is not JSON: {error.msg.lower()}",
+            path=shown,
+            line=error.lineno,
+            column=error.colno,
+            remedy="Mend the file at that place.",
+        ) from None
+    except RecursionError:
+        raise SourceError("this JSON is nested too deeply", path=shown, remedy="Is it the right file?") from None
+
+
 @contextmanager
 def open_source(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
     """Open `path` (`-`: standard input) for reading bytes, unpacked and without a byte order mark.
@@ -86,6 +118,8 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
             plain = cast(_Bytes, sys.stdin.buffer) if name == STDIN else stack.enter_context(_open(name))
         binary = _guarded(plain, name)
         if binary.peek(2).startswith(_GZIP):
+            import gzip
+
             binary = _guarded(stack.enter_context(gzip.GzipFile(fileobj=binary, mode="rb")), name)
         _refuse_what_is_no_text(binary.peek(64), name)
         if binary.peek(3).startswith(codecs.BOM_UTF8):
@@ -118,6 +152,8 @@ def _read_once(name: str) -> bool:
 
 
 def _spooled(name: str) -> IO[bytes]:
+    import tempfile
+
     file = tempfile.TemporaryFile()  # noqa: SIM115 - `rereadable` closes it
     with ExitStack() as stack:
         plain = cast(_Bytes, sys.stdin.buffer) if name == STDIN else stack.enter_context(_open(name))
@@ -168,6 +204,14 @@ class _Bytes(Protocol):
     def read1(self, size: int = ..., /) -> bytes: ...
 
 
+def _damage() -> tuple[type[Exception], ...]:
+    """What damaged gzip data raise; asked only once something was raised, since most files are plain."""
+    import gzip
+    import zlib
+
+    return gzip.BadGzipFile, zlib.error
+
+
 class _Guard(io.RawIOBase):
     """Hands on the bytes of `inner`, and every way of failing as a SourceError. Does not close `inner`."""
 
@@ -187,7 +231,7 @@ class _Guard(io.RawIOBase):
             raise SourceError(
                 "The gzip data ends too early.", path=self._path, remedy="Copy or download the file again."
             ) from None
-        except (gzip.BadGzipFile, zlib.error):
+        except _damage():
             raise SourceError(
                 "The gzip data is damaged.", path=self._path, remedy="Copy or download the file again."
             ) from None
@@ -223,6 +267,8 @@ def _similar_name(path: str) -> str:
         names = os.listdir(folder or os.curdir)
     except OSError:
         return f"There is no folder {folder!r} either."
+    import difflib
+
     near = difflib.get_close_matches(name, names, n=1)
     return f"Did you mean {os.path.join(folder, near[0])!r}?" if near else "Check the path."
 

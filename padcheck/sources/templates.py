@@ -6,14 +6,13 @@ padding does depends on lengths alone, so stand-ins are cut to length with the t
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from padcheck.sources.reading import SourceError
+from padcheck.sources.reading import SourceError, parse_json, read_text
 from padcheck.sources.token_readers import TokenReader
 
 PROFILES = 3
@@ -105,23 +104,10 @@ def read_templates(path: Path, shown: str) -> Templates:
     Raises:
         SourceError: the file cannot be read, or a template does not have exactly one `{}`.
     """
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"the context templates cannot be read: {error}", path=shown, remedy="Check the path.") from None
+    text = read_text(path, shown, "the file of context templates")
     flat: list[tuple[str, int | None]]
     if path.suffix.lower() == ".json":
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise SourceError(
-                f"this is not JSON: {error.msg.lower()}",
-                path=shown,
-                line=error.lineno,
-                column=error.colno,
-                remedy="Mend it.",
-            ) from None
-        flat = [(template, None) for template in flatten(data, shown)]
+        flat = [(template, None) for template in flatten(parse_json(text, shown), shown)]
     else:
         flat = [(line, number) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     for template, line in flat:

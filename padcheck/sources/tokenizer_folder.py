@@ -218,6 +218,22 @@ def open_tokenizer(
     )
 
 
+def read_from_files(path: Path, generation: Generation) -> TokenizerFolder:
+    """The folder as the newest known release of a generation reads it, from its files alone, whatever is installed.
+
+    Raises SourceError where the files cannot be read, `tokenizer_recipes.NotStatic` with the reason where only transformers can tell.
+    """
+    from padcheck.sources.tokenizer_recipes import NotStatic
+
+    contents = _Contents.of(path)
+    release = [each for each in releases() if each.generation == generation][-1]
+    plan = _plan(contents, release, None, None)
+    reason = _why_not_static(contents, [plan], False)
+    if reason is not None:
+        raise NotStatic(reason)
+    return _read_statically(contents, plan, f"read as transformers {generation}", _notes_on_choice(plan, ran_remote=False))
+
+
 def _told(
     contents: _Contents,
     plan: _Plan,

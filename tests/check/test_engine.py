@@ -47,7 +47,9 @@ def test_exit_codes(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["check", str(bad), "missing.yaml"]) == 2
     assert main(["check", str(bad), "--exit-zero"]) == 0
     assert main(["check", str(bad), "--fail-on", "never"]) == 0
-    assert main(["check", str(good), "--fail-on", "note"]) == 1
+    assert main(["check", str(good), "--fail-on", "note"]) == 0
+    noted = write({**ROME, "device": 3}, "noted/gpt2-xl.yaml")
+    assert [main(["check", str(noted), *more]) for more in ([], ["--fail-on", "note"])] == [0, 1]
     assert main(["check", str(bad), "--ignore", "HPR103"]) == 0
     assert main(["check", str(bad), "--select", "HPR1O3"]) == 2
     assert main(["check", str(bad), "--select", "COD"]) == 0
@@ -208,12 +210,86 @@ def test_baseline(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert {finding["rule"] for finding in json_of(capsys)["findings"] if not finding["suppressed"]} == {"HPR127"}
 
 
+LISTS = {
+    "plain": 'ignore = ["HPR121"]\nselect = []\n',
+    "lines": 'select = []\nignore = [\n  "HPR121", # ] not the end\n  "HPR128" # nor this ]\n]\n',
+    "comma": 'ignore = [ "HPR121", ]\n',
+    "empty": "ignore = []\n",
+    "mixed": 'ignore = ["HPR121", { rule = "HPR128", path = "x[1].yaml", reason = "a ] b" }]\n',
+    "section": '[tool.padcheck]\n"ignore" = ["HPR121"]\n[tool.padcheck.per-file-ignores]\n"a" = ["HPR121"]\n',
+    "entries": '# why\n[[ignore]]\nrule = "HPR128"\npath = "x"\n',
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_baseline_stands_beside_what_is_there(name: str, write: Write, tmp_path: Path) -> None:
+    """Rules and entries share one list where the list is there; everything else of the file stays."""
+    path, config = write(BAD), tmp_path / "padcheck.toml"
+    config.write_text(LISTS[name])
+    assert main(["check"]) == 1
+    assert main(["check", "--add-ignores"]) == 0
+    assert main(["check"]) == 0
+    after = config.read_text()
+    assert [line for line in LISTS[name].splitlines() if line.rstrip(" ,]") not in after] == []
+    write({**BAD, "v_num_grad_steps": 0})
+    assert {finding.rule for finding in run(path, settings={"isolated": False}).visible()} - {"LNT102"} == {"HPR127"}
+    assert main(["check", "--add-ignores"]) == 0  # once more, behind what the first time wrote
+    assert main(["check"]) == 0
+
+
+def test_a_baseline_in_pyproject(write: Write, tmp_path: Path) -> None:
+    write(BAD)
+    config = tmp_path / "pyproject.toml"
+    config.write_text(
+        '[project]\nname = "x"\nignore = ["no"]\n[tool.padcheck]\nignore = ["HPR121"]\n[tool.other]\nignore = ["y"]\n'
+    )
+    assert main(["check", "--add-ignores"]) == 0
+    assert main(["check"]) == 0
+    assert config.read_text().startswith('[project]\nname = "x"\nignore = ["no"]\n[tool.padcheck]\nignore = ["HPR121",\n  {')
+    assert config.read_text().endswith('},\n]\n[tool.other]\nignore = ["y"]\n')
+
+
 def test_a_baseline_never_breaks_the_configuration(write: Write, tmp_path: Path) -> None:
     write(BAD)
     config = tmp_path / "padcheck.toml"
-    config.write_text('ignore = ["HPR121"]\n')
+    config.write_text('tool.padcheck.ignore = ["HPR121"]\n')
     assert main(["check", "--add-ignores"]) == 2
-    assert config.read_text() == 'ignore = ["HPR121"]\n'
+    assert config.read_text() == 'tool.padcheck.ignore = ["HPR121"]\n'
+
+
+# --- Configuration ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ('select = "PAD101"', 1, 'Write select = ["PAD101"].'),
+        ('\nignore = "PAD101"', 2, 'Write ignore = ["PAD101"].'),
+        ('exclude = "build"', 1, "is a list of strings"),
+        ("select = [1]", 1, "is a list of strings"),
+        ('\n\nselect = ["PAD1O1"]', 3, "PAD101"),
+        ('[per-file-ignores]\n"a.py" = "COD101"', 2, "is a list of strings"),
+        ("per-file-ignores = 3", 1, "is a table of patterns"),
+        ('[files]\n"a.yaml" = 3', 2, "is given a kind"),
+        ('[files]\n"a.yaml" = { kind = "hparams", method = 3 }', 2, "method of 'a.yaml' is not text"),
+        ('[[ignore]]\nrule = ["PAD101"]', 1, "rule of an ignore is not text"),
+        ('[[ignore]]\nrule = "PAD101"\npath = 3', 1, "path of an ignore is not text"),
+        ('fail-on = ["error"]', 1, "fail-on cannot be"),
+        ('statistics = "yes"', 1, "is true or false"),
+        ("tool.padcheck = 3", 1, "is a table of settings"),
+        ("tool = 3", 1, "unknown key 'tool'"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_an_error_with_its_place(
+    text: str, line: int | None, words: str, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(ROME)
+    (tmp_path / "padcheck.toml").write_text(text + "\n")
+    assert main(["check", "--output-format", "json"]) == 2
+    (error,) = json_of(capsys)["errors"]
+    assert words.lower() in f"{error['message']} {error['remedy']}".lower()
+    assert (error["path"].endswith("padcheck.toml"), error["line"]) == (True, line)
 
 
 # --- Fixes ------------------------------------------------------------------------------------------------------------------

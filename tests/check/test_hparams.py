@@ -53,6 +53,12 @@ SIMIE = {
     "device": 0, "max_length": 40, "model_parallel": False, "fp16": False,
 }  # fmt: skip
 
+LORA = {
+    "alg_name": "LoRA", "model_name": "./models/gpt2-xl", "lora_type": "adalora", "layers": [], "num_steps": 70, "lr": 5e-3, "weight_decay": 0,
+    "kl_factor": 0, "norm_constraint": False, "target_modules": ["c_attn"], "rank": 8, "lora_alpha": 32, "lora_dropout": 0.1, "device": 0,
+    "max_length": 40, "batch_size": 1,
+}  # fmt: skip
+
 DEFECTS = [
     Defect(1, "HPR110", "warning", MEMIT, {}, "hparams/ROME/gpt2-xl.yaml"),
     Defect(1, "HPR111", "error", MEMIT, {"alg_name": "Memit"}, "conf/gpt2-xl.yaml"),
@@ -67,12 +73,15 @@ DEFECTS = [
     Defect(5, "HPR116", "error", ROME, {"rewrite_module_tmp": "transformer.h.{}.mlp.c_proj.weight"}),
     Defect(5, "HPR116", "error", QWEN35, {"rewrite_module_tmp": "model.layers.{}.self_attn.o_proj", "layers": [6]}),
     Defect(5, "HPR116", "error", {**MEMIT, **LLAMA}, {"ln_f_module": "transformer.ln_f"}),
+    Defect(5, "HPR116", "error", LORA, {"target_modules": ["model.layers.*.self_attn.q_proj"]}),
+    Defect(5, "HPR116", "error", LORA, {"target_modules": ["q_proj", "v_proj"]}),
     Defect(6, "HPR118", "error", ROME, {"layers": [48]}),
     Defect(6, "HPR119", "error", MEMIT, {"layers": [17, 16, 15]}),
     Defect(6, "HPR119", "error", MEMIT, {"layers": [15, 15, 16]}),
     Defect(6, "HPR120", "warning", ROME, {"layers": [16, 17]}),
     Defect(6, "HPR120", "note", MEMIT, {"layers": [17]}),
-    Defect(9, "HPR121", "note", MEMIT, {}),
+    Defect(9, "HPR121", "note", ALPHA, {}),
+    Defect(9, "HPR121", "note", MEMIT, {"layer_selection": "random"}),
     Defect(9, "HPR121", "warning", MEMIT, {"mom2_adjustment": False}),
     Defect(10, "HPR122", "error", ROME, {"fact_tokens": "last"}),
     Defect(10, "HPR123", "error", ROME, {"stats_dir": GONE}),
@@ -127,7 +136,7 @@ def test_defect_is_found(defect: Defect, write: Write) -> None:
 
 @pytest.mark.parametrize(
     "base",
-    [ROME, MEMIT, {**MEMIT, **LLAMA}, {**ROME, **LLAMA, "layers": [5]}, R_ROME, ALPHA, EAMET, QWEN35],
+    [ROME, MEMIT, {**MEMIT, **LLAMA}, {**ROME, **LLAMA, "layers": [5]}, R_ROME, ALPHA, EAMET, QWEN35, LORA],
     ids=lambda base: base["alg_name"],
 )
 def test_good_files_are_silent(base: dict[str, Any], write: Write) -> None:
@@ -242,6 +251,7 @@ def test_public_hparams_have_only_known_errors() -> None:
         "HPR101",
         "HPR113",
         "HPR114",
+        "HPR116",
         "HPR122",
         "HPR133",
         "HPR135",

@@ -34,6 +34,9 @@ STORE = "rows[i, n - len(ids) : n] = ids"
     ("before", "argument", "use", "expected"),
     [
         ("pass", "", STORE, [("COD103", "warning")]),
+        ("set_padding(tok, 'right')", "", STORE, []),
+        ("utils.prepare_for_padding(model, tok)", "", STORE, []),
+        ("set_padding(other)", "", STORE, [("COD103", "warning")]),
         ("tok.padding_side = 'left'", "", STORE, [("COD101", "warning"), ("COD103", "error")]),
         ("assert tok.padding_side == 'left'", "", STORE, [("COD103", "error")]),
         ("assert tok.padding_side == 'right'", "", STORE, []),

@@ -39,7 +39,7 @@ def test_cell_that_does_not_parse_is_a_warning_and_the_others_are_checked() -> N
     found = check_notebook(notebook(ASSERT + "def f(:\n", ASSERT), "n.ipynb")
     assert [(each.rule, each.severity, each.place.cell) for each in found] == [
         ("LNT104", "warning", 1),
-        ("COD117", "warning", 2),
+        ("COD117", "note", 2),
     ]
 
 

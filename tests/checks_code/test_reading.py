@@ -8,7 +8,7 @@ import gc
 import pytest
 
 from padcheck.checks.code import Unreadable, check_source, checking, decode_source
-from padcheck.checks.code.rule import RULES, CodeRule
+from padcheck.checks.code.rule import RULES, CodeRule, Words
 from padcheck.checks.code.scopes import Walker
 
 from .test_pages import bad
@@ -122,8 +122,8 @@ def test_only_selected_rules_run() -> None:
 def test_words_of_a_rule_are_enough_and_needed(rule_id: str) -> None:
     rule = RULES[rule_id]
     assert rule.words
-    assert rule.concerns(bad(rule_id))
-    assert not rule.concerns("")
+    assert rule.concerns(Words(bad(rule_id)))
+    assert not rule.concerns(Words(""))
 
 
 def test_cell_is_in_every_place() -> None:

@@ -6,14 +6,18 @@ import ast
 from collections.abc import Iterator
 
 from padcheck.checks.code.rule import File, Report, is_ignored_label, rule
-from padcheck.checks.code.scopes import Block, Scope, last_name, path_of, start_of
-from padcheck.checks.code.values import Batch, is_model
+from padcheck.checks.code.scopes import Block, Scope, called_name, last_name, path_of, start_of
+from padcheck.checks.code.values import Batch, calls_model
 from padcheck.diagnostics import Fix
+
+_COUNTERS = ("sum", "count_nonzero")
 
 
 @rule("COD110", ast.Call, words=[["pad_token_id"], ["sum", "count_nonzero"]])
 def pads_counted_by_id(file: File, scope: Scope, node: ast.Call, block: Block) -> Iterator[Report]:
     """`(ids != tok.pad_token_id).sum()`: an EOS inside the text counts as a pad where the pad is the EOS."""
+    if called_name(node) not in _COUNTERS:
+        return
     atoms = [atom for atom in file.flow.value(node, scope, block).of("nonpad-count", "pad-count") if atom.node is node]
     if not atoms or atoms[0].batch is None:
         return
@@ -34,8 +38,7 @@ def _kinds_counted(file: File, scope: Scope) -> set[str]:
     kinds: set[str] = set()
     for site in scope.find(ast.Call):
         assert isinstance(site.node, ast.Call)
-        name = site.node.func.attr if isinstance(site.node.func, ast.Attribute) else last_name(path_of(site.node.func))
-        if name in ("sum", "count_nonzero"):
+        if called_name(site.node) in _COUNTERS:
             kinds.update(a.kind for a in file.flow.value(site.node, scope, site.block).of("nonpad-count", "pad-count"))
     return kinds
 
@@ -73,8 +76,9 @@ def step_mask_with_cache(file: File, scope: Scope, node: ast.Call, block: Block)
         return
     yield Report(
         mask,
-        "The mask has the columns of this step alone, while the cache holds those before: the model attends to almost"
-        " none of its history, and the text it generates is nearly unconditioned.",
+        "The mask has the columns of this step alone, while the cache holds those before: with transformers 5 the model"
+        " attends to almost none of its history, and the text it generates is nearly unconditioned (old versions, 4.15 or"
+        " 4.23, spread one column over all).",
         "Pass the mask of everything so far, cached tokens included.",
         evidence={"mask": file.text(mask)},
         fix=_widened(file, mask, step),
@@ -101,29 +105,25 @@ def _widened(file: File, mask: ast.expr, step: ast.expr) -> Fix | None:
 @rule("COD114", ast.Call, words=[["tok", "processing_class"], ["input_ids"], ["padding=", "padding =", "pad_to_max_length"]])
 def forward_without_mask(file: File, scope: Scope, node: ast.Call, block: Block) -> Iterator[Report]:
     """`model(input_ids)` of a padded batch: the pads are attended to."""
-    if not is_model(path_of(node.func)) or any(keyword.arg in (None, "attention_mask") for keyword in node.keywords):
+    if not calls_model(node) or any(keyword.arg in (None, "attention_mask") for keyword in node.keywords):
         return
     ids = next(
         (keyword.value for keyword in node.keywords if keyword.arg == "input_ids"), node.args[0] if node.args else None
     )
     if ids is None or len(node.args) > 1 or isinstance(ids, ast.Starred):
         return
-    for atom in file.flow.value(ids, scope, block).of("ids", "batch"):
-        verdict = file.against(atom.batch, "right", block)
-        if verdict is None or atom.batch is None:
-            continue
-        severity, known = verdict
+    found = file.first_against(file.flow.value(ids, scope, block).of("ids", "batch"), "right", block)
+    if found is not None:
         yield Report(
             node,
             f"{file.text(node.func)} gets the ids of a padded batch without the attention mask: pads are attended to as"
-            f" text, which changes every row under left padding.{file.said_by(known)}",
+            f" text, which changes every row under left padding.{file.said_by(found.known)}",
             "Pass attention_mask too.",
-            severity=severity,
-            related=(("the padded batch", atom.batch.call),),
-            evidence={"side": known.side},
+            severity=found.severity,
+            related=(("the padded batch", found.batch.call),),
+            evidence={"side": found.known.side},
             fix=_with_mask(file, ids),
         )
-        return
 
 
 def _with_mask(file: File, ids: ast.expr) -> Fix | None:
@@ -143,7 +143,7 @@ def _with_mask(file: File, ids: ast.expr) -> Fix | None:
 @rule("COD121", ast.Call, words=[["padding_side", "left"]])
 def left_batch_without_position_ids(file: File, scope: Scope, node: ast.Call, block: Block) -> Iterator[Report]:
     """A plain forward pass on a left-padded batch: absolute positions are counted from the first pad."""
-    if not is_model(path_of(node.func)) or any(keyword.arg == "position_ids" for keyword in node.keywords):
+    if not calls_model(node) or any(keyword.arg == "position_ids" for keyword in node.keywords):
         return
     values = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg in (None, "input_ids"))]
     for argument in values:
@@ -175,8 +175,8 @@ def left_batch_without_position_ids(file: File, scope: Scope, node: ast.Call, bl
 )
 def pads_as_labels(file: File, scope: Scope, node: ast.AST, block: Block) -> Iterator[Report]:
     """Padded ids serve as labels, and nothing sets the pads to -100."""
-    direct = isinstance(node, ast.Call) and is_model(path_of(node.func))
-    if not direct and "DataCollator" in file.source.text:
+    direct = isinstance(node, ast.Call) and calls_model(node)
+    if not direct and file.uses_collator:
         return  # the collators of transformers make labels of their own, or pad them with -100
     if isinstance(node, ast.Call):
         candidates = [keyword.value for keyword in node.keywords if keyword.arg == "labels"]

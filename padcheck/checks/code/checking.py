@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import ast
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 
 # Each of these modules declares its rules when it is imported.
 from padcheck.checks.code import batch_rules, guess_rules, position_rules, side_rules, state_rules, text_rules  # noqa: F401
 from padcheck.checks.code.notebooks import cells
 from padcheck.checks.code.reading import Source, Unreadable
-from padcheck.checks.code.rule import ALWAYS_RECORDED, RULES, CodeRule, File, Report
+from padcheck.checks.code.rule import ALWAYS_RECORDED, RULES, CodeRule, File, Report, Words
 from padcheck.checks.code.scopes import Scope, Walker, start_of
 from padcheck.diagnostics import Finding, Place, Related, Severity
 from padcheck.rulebook import find
 
 
-def rules_for(text: str, select: Iterable[str] | None = None) -> list[CodeRule]:
+def rules_for(text: str, select: Set[str] | None = None) -> list[CodeRule]:
     """The rules whose words occur in a text, and of these the selected ones."""
-    chosen = RULES.values() if select is None else [RULES[each] for each in RULES if each in set(select)]
-    return [rule for rule in chosen if rule.concerns(text)]
+    words = Words(text)
+    return [rule for rule in RULES.values() if (select is None or rule.id in select) and rule.concerns(words)]
 
 
 def check_source(text: str, path: str, *, cell: int | None = None, select: frozenset[str] | None = None) -> list[Finding]:

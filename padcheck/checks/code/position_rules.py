@@ -24,10 +24,10 @@ _PIN = "Pass padding_side={side!r} to the tokenizer call, or take the position f
 def mask_count_as_slice_end(file: File, scope: Scope) -> Iterator[Report]:
     """`rows[i, n - k : n] = ids` with n the sum of an attention mask."""
     for site, target, batch in file.mask_slices(scope):
-        verdict = file.against(batch, "right", site.block)
-        if verdict is None or batch is None or _is_dead(scope, target):
+        found = file.against(batch, "right", site.block)
+        if found is None or _is_dead(scope, target):
             continue
-        severity, known = verdict
+        severity, known, batch = found
         yield Report(
             target,
             f"{file.text(target)} counts from the start of the row by the attention mask: that is where the text ends"
@@ -85,12 +85,10 @@ def mask_count_as_index(file: File, scope: Scope, node: ast.Subscript | ast.Call
 
 
 def _counted_by_mask(file: File, node: ast.Subscript | ast.Call, block: Block, atom: Atom) -> Iterator[Report]:
-    if atom.batch is None:
+    found = file.against(atom.batch, "right", block)
+    if found is None:
         return
-    verdict = file.against(atom.batch, "right", block)
-    if verdict is None:
-        return
-    severity, known = verdict
+    severity, known, batch = found
     yield Report(
         atom.node,
         f"{file.text(atom.node)} is the position behind the last token only if the pads stand on the right, and"
@@ -99,9 +97,9 @@ def _counted_by_mask(file: File, node: ast.Subscript | ast.Call, block: Block, a
         + _PIN.format(side="right")[0].lower()
         + _PIN.format(side="right")[1:],
         severity=severity,
-        related=(("used here", node), ("the padded batch", atom.batch.call)),
+        related=(("used here", node), ("the padded batch", batch.call)),
         evidence={"needs": "right", "side": known.side},
-        fix=file.pin(atom.batch, "right"),
+        fix=file.pin(batch, "right"),
     )
 
 
@@ -168,10 +166,10 @@ def _used_position(file: File, scope: Scope, node: ast.Subscript, block: Block) 
         batch = _indexed_batch(file, scope, receiver, certain=expression in bounds)
         if batch is None or (POSITION in value.forms and len(value.forms) == 1 and not file.counts_from_start):
             continue  # a helper seen only by its name may count from the end, as FastEdit's does
-        verdict = file.against(batch, "right", block)
-        if verdict is None:
+        found = file.against(batch, "right", block)
+        if found is None:
             continue
-        severity, known = verdict
+        severity, known, batch = found
         yield Report(
             value.origin,
             f"{file.text(value.origin)} counts tokens of text that was encoded alone; {file.text(node, 40)} uses the"
@@ -254,24 +252,23 @@ def _last_column(file: File, scope: Scope, node: ast.Subscript, block: Block) ->
         return
     if not isinstance(parts[0], ast.Slice) or parts[0].lower or parts[0].upper:
         return
-    for atom in file.flow.value(node.value, scope, block).of("output"):
-        if not isinstance(atom.node, ast.Call) or any(k.arg == "past_key_values" for k in atom.node.keywords):
-            continue
-        verdict = file.against(atom.batch, "left", block)
-        if verdict is None or atom.batch is None:
-            continue
-        severity, known = verdict
+    outputs = [
+        atom
+        for atom in file.flow.value(node.value, scope, block).of("output")
+        if isinstance(atom.node, ast.Call) and not any(k.arg == "past_key_values" for k in atom.node.keywords)
+    ]
+    found = file.first_against(outputs, "left", block)
+    if found is not None:
         yield Report(
             node,
             f"{file.text(node)} takes the last column of a padded batch: that is the last token of every row only if"
-            f" the pads stand on the left.{file.said_by(known)}",
+            f" the pads stand on the left.{file.said_by(found.known)}",
             'Pass padding_side="left" to the tokenizer call, or index with the attention mask.',
-            severity=severity,
-            related=(("the padded batch", atom.batch.call),),
-            evidence={"needs": "left", "side": known.side},
-            fix=file.pin(atom.batch, "left"),
+            severity=found.severity,
+            related=(("the padded batch", found.batch.call),),
+            evidence={"needs": "left", "side": found.known.side},
+            fix=file.pin(found.batch, "left"),
         )
-        return
 
 
 def _listed_minus_one(file: File, scope: Scope, node: ast.Call) -> Iterator[Report]:
@@ -340,11 +337,10 @@ def tail_alignment(file: File, scope: Scope, node: ast.Subscript, block: Block) 
         return
     batches = [atom.batch for atom in file.flow.value(target, scope, block).of("ids", "batch") if atom.batch is not None]
     if batches:
-        verdict = file.against(batches[0], "left", block)
-        if verdict is None:
+        found = file.against(batches[0], "left", block)
+        if found is None:
             return
-        severity, known = verdict
-        said, fix = file.said_by(known), file.pin(batches[0], "left")
+        severity, said, fix = found.severity, file.said_by(found.known), file.pin(found.batch, "left")
     else:
         if not _NAMES_OUTPUT.search(last_name(path_of(node.value)).lower()) or _is_local(file, scope, target, block):
             return
@@ -391,10 +387,10 @@ def prompt_length_as_label_start(file: File, scope: Scope, node: ast.Assign, blo
     if batch is None and upper.from_start and slices[0].lower is None:
         labels = file.flow.value(target.value, scope, block).of("ids", "row", "batch", "mask", "mask-row")
         batch = next((atom.batch for atom in labels if atom.batch is not None), None)
-    verdict = file.against(batch, needed, block)
-    if verdict is None or batch is None:
+    found = file.against(batch, needed, block)
+    if found is None:
         return
-    severity, known = verdict
+    severity, known, batch = found
     if widths and not counts:
         why = (
             "the number is the width of the padded prompts, not a prompt's own length: tokens of the answer are left out too"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from padcheck.checks.code.reading import Source
 from padcheck.checks.code.scopes import Block, Scope, Site, last_name, path_of
 from padcheck.checks.code.sides import Known, PaddingSide, Sides
-from padcheck.checks.code.values import Batch, Flow
+from padcheck.checks.code.values import Atom, Batch, Flow
 from padcheck.diagnostics import Confidence, Fix, Severity, TextEdit
 
 ALWAYS_RECORDED: frozenset[type[ast.AST]] = frozenset({ast.Assign, ast.If, ast.IfExp, ast.Assert, ast.Call})
@@ -34,6 +34,14 @@ class Report:
     fix: Fix | None = None
 
 
+class Against(NamedTuple):
+    """What speaks against relying on a padding side: how grave it is, what is known of the side, and the batch."""
+
+    severity: Severity
+    known: Known
+    batch: Batch
+
+
 class File:
     """Everything rules can ask about one file."""
 
@@ -47,8 +55,8 @@ class File:
 
     # --- Batches and their sides ------------------------------------------------------------------------------------------
 
-    def against(self, batch: Batch | None, needed: PaddingSide, use: Block) -> tuple[Severity, Known] | None:
-        """How grave it is to rely on `needed` for a batch: an error where the other side is certain, else a warning.
+    def against(self, batch: Batch | None, needed: PaddingSide, use: Block) -> Against | None:
+        """What speaks against relying on `needed` for a batch: an error where the other side is certain, else a warning.
 
         None: the batch has no pads, or the side is looked after.
         """
@@ -58,7 +66,11 @@ class File:
         if known.side == needed or known.guarded:
             return None
         certain = known.side is not None and (batch.rows == "many" or batch.padding == "max_length")
-        return ("error" if certain else "warning"), known
+        return Against("error" if certain else "warning", known, batch)
+
+    def first_against(self, atoms: Iterable[Atom], needed: PaddingSide, use: Block) -> Against | None:
+        """The same for the first of several batches that something speaks against."""
+        return next((found for atom in atoms if (found := self.against(atom.batch, needed, use)) is not None), None)
 
     def pin(self, batch: Batch, side: PaddingSide) -> Fix | None:
         """Name the side in the call of the tokenizer (transformers 4.45 and later take it there). Once per call."""
@@ -85,6 +97,11 @@ class File:
                     if batch is not None and batch.padded:
                         result.append(batch)
         return result
+
+    @cached_property
+    def uses_collator(self) -> bool:
+        """Whether the file speaks of the data collators of transformers."""
+        return "DataCollator" in self.source.text
 
     @cached_property
     def counts_from_start(self) -> bool:
@@ -121,6 +138,18 @@ ScopeCheck = Callable[[File, Scope], Iterator[Report]]
 NodeCheck = Callable[[File, Scope, Any, Block], Iterator[Report]]
 
 
+class Words(dict[str, bool]):
+    """Which words a text holds; each is looked for once, however many rules ask."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def __missing__(self, word: str) -> bool:
+        self[word] = word in self.text
+        return self[word]
+
+
 @dataclass(frozen=True, slots=True)
 class CodeRule:
     """A rule. It runs where the text holds, of every group of `words`, at least one, and its `pattern`, if it has one."""
@@ -132,10 +161,10 @@ class CodeRule:
     """The node types it looks at; none for a rule that looks at whole scopes."""
     check: ScopeCheck | NodeCheck
 
-    def concerns(self, text: str) -> bool:
-        if not all(any(word in text for word in group) for group in self.words):
+    def concerns(self, words: Words) -> bool:
+        if not all(any(words[word] for word in group) for group in self.words):
             return False
-        return self.pattern is None or re.search(self.pattern, text) is not None
+        return self.pattern is None or re.search(self.pattern, words.text) is not None
 
     def run(self, file: File) -> Iterator[Report]:
         for scope in file.scopes:

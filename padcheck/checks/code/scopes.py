@@ -159,6 +159,12 @@ def last_name(path: str | None) -> str:
     return (path or "").rpartition(".")[2]
 
 
+def called_name(node: ast.Call) -> str:
+    """The last name of what is called: `b` of `a.b()` and of `a().b()`."""
+    function = node.func
+    return function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+
+
 def start_of(node: ast.expr | ast.stmt) -> Position:
     return node.lineno, node.col_offset
 
@@ -294,7 +300,10 @@ class Walker:
     def _assign(self, node: ast.AST, scope: Scope, block: Block) -> bool:
         assert isinstance(node, ast.Assign)
         for target in node.targets:
-            self._bind(target, node.value, "is", end_of(node), scope, block, node)
+            if isinstance(target, ast.Name):  # the most frequent by far
+                scope.bindings[target.id].append(Binding(node.value, "is", end_of(node), block, node))
+            else:
+                self._bind(target, node.value, "is", end_of(node), scope, block, node)
         return False
 
     def _ann_assign(self, node: ast.AST, scope: Scope, block: Block) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-from padcheck.checks.code.scopes import Block, Position, Scope, end_of, path_of, start_of
+from padcheck.checks.code.scopes import Block, Position, Scope, called_name, end_of, path_of, start_of
 from padcheck.checks.code.values import Batch, Flow
 
 PaddingSide = Literal["left", "right"]
@@ -107,7 +107,7 @@ class Sides:
         made = self._made(tokenizer, scope, block, before)
         if made is not None:
             return made
-        if guarded or self.is_read(scope, use):
+        if guarded or self.is_read(scope, use) or self._handed_on(tokenizer, scope, block, before):
             return Known(guarded=True)
         return self._elsewhere(tokenizer, scope)
 
@@ -153,6 +153,17 @@ class Sides:
                 side = constant_side(keyword.value)
                 return Known(side, guarded=side is None, node=found[0].value)
         return None
+
+    def _handed_on(self, tokenizer: str, scope: Scope, block: Block, before: Position) -> bool:
+        """Whether the tokenizer went through a call that speaks of padding, `set_padding(tok)`, wherever that is defined."""
+        return any(
+            isinstance(site.node, ast.Call)
+            and "pad" in called_name(site.node).lower()
+            and end_of(site.node) <= before
+            and site.block.encloses(block)
+            and any(path_of(each) == tokenizer for each in site.node.args)
+            for site in scope.find(ast.Call)
+        )
 
     def is_read(self, scope: Scope, use: Block | None = None) -> bool:
         """Whether a function, or one around it, looks at a padding side, other than in a branch that excludes `use`."""

@@ -54,11 +54,9 @@ def _is_counted(scope: Scope, prompt: ast.expr, node: ast.Call) -> bool:
     )
 
 
-@rule("COD116", ast.Call, ast.BinOp, words=[["decode("], ["tok"]])
-def decoded_target_retokenised(file: File, scope: Scope, node: ast.Call | ast.BinOp, block: Block) -> Iterator[Report]:
+@rule("COD116", ast.BinOp, words=[["decode("], ["tok"]])
+def decoded_target_retokenised(file: File, scope: Scope, node: ast.BinOp, block: Block) -> Iterator[Report]:
     """`prompt + tok.decode(target_ids[:-1])`: what was tokens becomes text and is tokenised again."""
-    if isinstance(node, ast.Call):
-        return
     if not isinstance(node.op, ast.Add):
         return
     for side in (node.left, node.right):

@@ -11,7 +11,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from padcheck.checks.code.scopes import Binding, Block, Position, Scope, elements, end_of, last_name, path_of, start_of
+from padcheck.checks.code.scopes import (
+    Binding,
+    Block,
+    Position,
+    Scope,
+    called_name,
+    elements,
+    end_of,
+    last_name,
+    path_of,
+    start_of,
+)
 
 Kind = Literal[
     "batch", "ids", "mask", "row", "mask-row",  # what a tokenizer returned; a row is one element of ids
@@ -156,6 +167,11 @@ def is_model(path: str | None) -> bool:
     return name in ("model", "lm") or name.endswith(("_model", "model_"))
 
 
+def calls_model(node: ast.Call) -> bool:
+    """Whether what is called is called like a model."""
+    return is_model(called_name(node)) and is_model(path_of(node.func))
+
+
 _SUMS: dict[Kind, Kind] = {
     "mask": "mask-sum",
     "mask-row": "mask-sum",
@@ -179,7 +195,7 @@ class Flow:
                 self.functions[name] = None if name in self.functions else scope
         self._known: dict[tuple[int, int], Value] = {}
         self._open: set[tuple[int, int]] = set()
-        self._batches: dict[int, Batch] = {}
+        self._batches: dict[int, Batch | None] = {}
         self._depth = 0
         self._alive: list[object] = []  # keeps blocks made here alive, since `_known` knows them by id
 
@@ -387,7 +403,7 @@ class Flow:
             return self._sum(node, self.value(node.args[0], scope, block))
         if name in ("not_equal", "ne") and len(node.args) == 2:
             return self._comparison(node, node.args[0], ast.NotEq(), node.args[1], scope, block)
-        if is_model(path_of(function)) and name not in self.functions:
+        if name not in self.functions and calls_model(node):
             atoms = union(
                 self.value(argument, scope, block) for argument in (*node.args, *(k.value for k in node.keywords))
             ).atoms
@@ -488,20 +504,23 @@ class Flow:
 
     def batch(self, node: ast.Call, scope: Scope, block: Block) -> Batch | None:
         """The batch that a call of a tokenizer makes, or None if the call is something else."""
-        known = self._batches.get(id(node))
-        if known is not None:
-            return known
+        key = id(node)
+        if key not in self._batches:
+            self._batches[key] = self._made_batch(node, scope, block)
+        return self._batches[key]
+
+    def _made_batch(self, node: ast.Call, scope: Scope, block: Block) -> Batch | None:
         function: ast.expr = node.func
         if isinstance(function, ast.Attribute) and function.attr in _BATCH_ENCODERS:
             function = function.value
-        elif not isinstance(function, (ast.Name, ast.Attribute)) or last_name(path_of(function)) in self.functions:
+        elif called_name(node) in self.functions and path_of(function) is not None:
             return None
         text = node.args[0] if node.args else next((k.value for k in node.keywords if k.arg in ("text", "text_input")), None)
         if text is None or not self.names_tokenizer(function, scope, block):
             return None
         options = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
         side = options.get("padding_side")
-        batch = Batch(
+        return Batch(
             node,
             scope,
             block,
@@ -510,8 +529,6 @@ class Flow:
             self.rows(text, scope, block),
             None if side is None else str(side.value) if isinstance(side, ast.Constant) else "computed",
         )
-        self._batches[id(node)] = batch
-        return batch
 
     def rows(self, node: ast.expr, scope: Scope, block: Block, depth: int = 0) -> Rows:
         """How many texts an expression holds."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from padcheck.checks.hparams import model_rules, place_rules, run_rules, schema_rules  # noqa: F401  (each declares its rules)
 from padcheck.checks.hparams.case import CHECKS, Case, folder_parts
-from padcheck.checks.hparams.models import Model, from_config, profile
+from padcheck.checks.hparams.models import Model, built, from_config, profile
 from padcheck.checks.hparams.schemas import Variant, converted, nearest_variant, variants
 from padcheck.checks.hparams.tree_rules import RULES as TREE_RULES
 from padcheck.checks.hparams.tree_rules import across, facts_of
@@ -43,7 +43,7 @@ def make_case(
         None,
         values,
     )
-    return replace(case, model=_model(case, model))
+    return case.replace(model=_model(case, model))
 
 
 def check_hparams(case: Case, enabled: frozenset[str], crashed: Callable[[str, Exception], Finding]) -> Iterable[Finding]:
@@ -83,9 +83,14 @@ def _variant(hparams: Hparams, framework: str | None, method: str | None) -> tup
     return nearest_variant(found, hparams.values), because, framework is not None or because == "--method"
 
 
+@cache
+def _asked_for(folder: Path) -> Model | None:
+    return built(folder)
+
+
 def _model(case: Case, folder: Path | None) -> Model | None:
     if folder is not None:
-        return from_config(folder)
+        return _asked_for(folder)
     name: Any = case.values.get("model_name", case.values.get("model_name_or_path"))
     if isinstance(name, str) and name.strip():
         own = Path(name)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from padcheck.checks.hparams.models import Model
 from padcheck.checks.hparams.schemas import Variant
 from padcheck.diagnostics import Finding, Fix, Place, TextEdit
+from padcheck.records import Record, field
 from padcheck.sources.hparams import Hparams
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Record):
     """A file and what is known about it. `values` are those after the loader's conversion; the file's own stand in `hparams`."""
 
     hparams: Hparams
@@ -146,7 +147,12 @@ def rule(*ids: str) -> Callable[[Check], Check]:
 
 def folder_parts(path: str) -> list[str]:
     """The names of the folders above a file, the nearest first."""
-    return list(reversed(Path(path).resolve().parts[:-1]))
+    return _folder_parts(os.path.dirname(path))
+
+
+@cache
+def _folder_parts(folder: str) -> list[str]:
+    return list(reversed(Path(os.path.realpath(folder)).parts))
 
 
 def near(word: str, known: Sequence[str], count: int = 1, cutoff: float = 0.6) -> list[str]:

@@ -38,13 +38,14 @@ _SAMPLE = {
 @cache
 def framework(framework_id: str) -> Mapping[str, Any]:
     """Facts of a framework: families, side rules, and for each method and fact_token whether its index counts from start or end."""
-    return remembered(f"framework-{framework_id}", lambda: _compute(framework_id))
+    return remembered(f"framework-{framework_id}", lambda: compute(framework_id))
 
 
 _CLASSES = ("GPT2Tokenizer", "PreTrainedTokenizerFast")
 
 
-def _compute(framework_id: str) -> dict[str, Any]:
+def compute(framework_id: str) -> dict[str, Any]:
+    """What `framework` gives, worked out from rules/editors."""
     from dataclasses import asdict
     from itertools import chain, combinations
 
@@ -80,6 +81,7 @@ def _compute(framework_id: str) -> dict[str, Any]:
             "base": method.base,
             "needs": needs,
             "stops": stops,
+            "uneven": _uneven(method),
             "sides": {
                 each: {" ".join(path): _side(editor, method, name, each, path) for path in paths} for each in _CLASSES
             },
@@ -91,6 +93,47 @@ def _compute(framework_id: str) -> dict[str, Any]:
         "words": words,
         "families": [asdict(family) for family in editor.families],
     }
+
+
+_SHORT = {
+    **_SAMPLE,
+    "row": 8,
+    "prompt": 6,
+    "mask": 8,
+    "width": 13,
+    "pads": 5,
+    "target": 2,
+    "target_width": 3,
+    "target_start": 6,
+}
+"""A row of 6 + 2 tokens beside one of 10 + 3: what a training method computes on the shorter one, and the pads it has."""
+
+
+def _uneven(method: Method) -> dict[str, Any] | None:
+    """The sides under which a training method labels the shorter row of a batch right, and its arithmetic; None where that is no question."""
+    if method.kind != "train" or not method.batchable or method.sets_side is not None:
+        return None
+    for batch in method.batches:
+        labels = batch.labels
+        if batch.per == "row" or labels is None or labels.foreign or batch.rows != "prompt+target":
+            continue
+        sides = []
+        for side, start in (("left", 5), ("right", 0)):
+            counts = {**_SHORT, "target_pads": 1 if side == "left" else 0, "trailing": 0 if side == "left" else 5}
+            first, last = (value if value >= 0 else 13 + value for value in (labels.first(counts), labels.last(counts)))
+            shift = 1 if labels.on == "slots" else 0
+            inside = range(first + shift, last + shift + 1)
+            labelled = [each for each in range(start, start + 8) if each not in inside] if labels.masked else list(inside)
+            if labelled == [start + 6, start + 7]:
+                sides.append(side)
+        words = f"{labels.first.text} to {labels.last.text}"
+        size = batch.size if isinstance(batch.size, str) else "batch_size"
+        return {
+            "size": size,
+            "sides": sides,
+            "why": f"its labels {'leave out' if labels.masked else 'are'} the columns {words}",
+        }
+    return None
 
 
 def _side(editor: Editor, method: Method, name: str, class_name: str, words: Sequence[str]) -> tuple[str | None, str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from padcheck.checks.building import finding
-from padcheck.checks.hparams.case import Case, quoted_like, rule
+from padcheck.checks.hparams.case import Case, near, quoted_like, rule
 from padcheck.checks.hparams.models import Model, name_parts, plain_name
 from padcheck.diagnostics import Confidence, Finding
 
@@ -40,20 +40,13 @@ def model_and_file_name(case: Case) -> Iterator[Finding]:
             "Rename the file or name the other model; layers, v_loss_layer and caches belong to one of them.",
             key="model_name",
         )
-    elif here.variant != there.variant or (here.generation is None) != (there.generation is None):
-        what = (
-            "a chat model"
-            if there.variant and not here.variant
-            else "a base model"
-            if here.variant and not there.variant
-            else f"generation {there.generation}"
-        )
-        if here.variant == there.variant and there.generation is None:
-            return
+    elif here.variant != there.variant:
+        what = "a chat model, which its name does not say" if there.variant else "which is no chat model"
         yield finding(
             "HPR112",
-            f"The file is named {stem} and loads {plain_name(name)}, {what}, which its name does not say.",
+            f"The file is named {stem} and loads {plain_name(name)}, {what}.",
             case.place("model_name"),
+            "Name the file after the model that it loads.",
             severity="note",
             key="model_name",
         )
@@ -129,17 +122,16 @@ def modules(case: Case) -> Iterator[Finding]:
         return
     norm = case.values.get("ln_f_module")
     if isinstance(norm, str) and case.reads("ln_f_module") and variant.head and model.has(norm) is False:
+        right = model.architecture["norm"]
         yield finding(
             "HPR116",
-            f"The model has no module {norm} ({model.source}); its last norm is {model.architecture['norm']}.",
+            f"The model has no module {norm} ({model.source})" + (f"; its last norm is {right}." if right else "."),
             case.place("ln_f_module"),
             confidence=_sure(model),
             key="ln_f_module",
-            fix=case.replace_value(
-                "ln_f_module",
-                quoted_like(case, "ln_f_module", model.architecture["norm"]),
-                f"Write {model.architecture['norm']}",
-            ),
+            fix=case.replace_value("ln_f_module", quoted_like(case, "ln_f_module", right), f"Write {right}")
+            if right
+            else None,
         )
     yield from _head(case, model)
 
@@ -181,14 +173,18 @@ def _template(case: Case, key: str, template: str) -> Iterator[Finding]:
         )
         return
     block = model.architecture["block"]
-    known = ", ".join(f"{block}.{part}" for part in model.parts(absent[0]) if part.startswith("mlp")) if weight else block
+    known = [f"{block}.{part}" for part in model.parts(absent[0]) if part.startswith("mlp")] if weight else [block]
+    close = near(name, [block, *(f"{block}.{part}" for part in model.parts(absent[0]))], 1, 0.85)
     yield finding(
         "HPR116",
         f"The model has no module {name.format(absent[0])} ({model.source}).",
         case.place(key),
-        f"Its names look like {known}.",
+        f"Did you mean {close[0]}?" if close else f"Its names look like {', '.join(known)}.",
         confidence=_sure(model),
         key=key,
+        fix=case.replace_value(key, quoted_like(case, key, close[0]), f"Write {close[0]}")
+        if close and case.values.get(key) == template
+        else None,
     )
 
 
@@ -318,17 +314,56 @@ def inner_parameters(case: Case) -> Iterator[Finding]:
             )
 
 
+_PEFT = frozenset({"LoRA", "LoRA_uns", "QLoRA", "DPO"})
+"""Methods of EasyEdit that hand target_modules to peft, which compares the members of a list with names or their ends."""
+
+
+def _last_word(pattern: str) -> str:
+    return next(reversed(re.findall(r"[A-Za-z]\w*", pattern)), "q_proj")
+
+
+@rule("HPR116")
+def adapter_targets(case: Case) -> Iterator[Finding]:
+    """`target_modules` of which none is the end of a module's name: peft refuses them."""
+    value, model = case.values.get("target_modules"), case.model
+    if case.framework != "easyedit" or case.method not in _PEFT or not isinstance(value, list):
+        return
+    targets = [each for each in value if isinstance(each, str)]
+    if not targets or len(targets) < len(value):
+        return
+    patterns = [each for each in targets if "*" in each]
+    if len(patterns) == len(targets):
+        yield finding(
+            "HPR116",
+            f"target_modules {patterns[0]!r} is a pattern, and peft compares the members of a list as they are with the ends of names: none matches, and it stops with a ValueError.",
+            case.place("target_modules"),
+            f"Write [{', '.join(dict.fromkeys(_last_word(each) for each in patterns))}].",
+            key="target_modules",
+        )
+    elif model is not None and model.architecture is not None and (model.names is not None or not model.kinds):
+        parts = model.parts(0)
+        modules = model.names.modules if model.names is not None else [f".{part}" for part in parts]
+        if not any(name.endswith(f".{each}") for each in targets for name in modules):
+            yield finding(
+                "HPR116",
+                f"The model has no module whose name ends in {' or '.join(targets)} ({model.source}): peft stops with a ValueError.",
+                case.place("target_modules"),
+                f"Its blocks have {', '.join(part.rpartition('.')[2] for part in parts if 'norm' not in part and 'ln' not in part)}.",
+                confidence=_sure(model),
+                key="target_modules",
+            )
+
+
 _MOVED = (
     (re.compile(r"^language_model\.model\.layers\b"), "model.language_model.layers"),
     (re.compile(r"^model\.layers\b"), "model.language_model.layers"),
-    (re.compile(r"^model\.language_model\.layers\b"), "model.layers or language_model.model.layers"),
 )
 _MULTIMODAL = re.compile(r"llava|-vl\b|-vl-|vl-")
 
 
 @rule("ENV101")
 def moved_modules(case: Case) -> Iterator[Finding]:
-    """Names of multimodal models' text decoders, which transformers 4.52 moved."""
+    """Former names of multimodal models' text decoders, which transformers 4.52 moved."""
     name = case.model_name
     if name is None or not _MULTIMODAL.search(plain_name(name)):
         return
@@ -340,13 +375,11 @@ def moved_modules(case: Case) -> Iterator[Finding]:
         plain = re.sub(r"\[(\d+)\]", r".\1", first)
         other = next((words for pattern, words in _MOVED if pattern.search(plain)), None)
         if other is not None:
-            newer = plain.startswith("model.language_model")
             yield finding(
                 "ENV101",
-                f"{first} exists {'since' if newer else 'until'} transformers 4.{'52' if newer else '51'} only: the text decoder of this model hangs "
-                f"below {other} {'before' if newer else 'since 4.52'}.",
+                f"{first} exists until transformers 4.51 only: since 4.52 the text decoder of this model hangs below {other}.",
                 case.place(key),
-                "Say which transformers the file is for, and pin it.",
+                "Write the new name, or pin the old transformers.",
                 severity="note",
                 key=key,
             )

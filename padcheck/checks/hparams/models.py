@@ -1,17 +1,22 @@
-"""What is known of a model without its weights: from its config.json, or from rules/models/profiles.toml by its name."""
+"""What is known of a model without its weights: from its config.json, from the modules that transformers builds of that, or from
+rules/models/profiles.toml by its name.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from padcheck.caching import remembered
+from padcheck.records import Record
 from padcheck.resources import rules_dir
+
+if TYPE_CHECKING:
+    from padcheck.sources.meta_model import ModuleNames
 
 _CONTAINERS_AND_MORE = frozenset(
     {"act", "act_fn", "activation", "dropout", "attn_dropout", "resid_dropout", "rotary_emb", "attention_dropout"}
@@ -19,8 +24,7 @@ _CONTAINERS_AND_MORE = frozenset(
 """Modules without weights that a block may have besides those listed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(Record):
     """A model's shape. Whatever is not known is None.
 
     `source`: how it is known, for a message. `certain`: from its own config.json, not from a name.
@@ -36,6 +40,8 @@ class Model:
     architecture: Mapping[str, Any] | None
     kinds: tuple[str, ...] | None = None
     """The kind of each block, where they are not alike."""
+    names: ModuleNames | None = None
+    """Every module and parameter, where the model was built without weights."""
 
     @property
     def last(self) -> int:
@@ -43,6 +49,8 @@ class Model:
 
     def has(self, name: str, layer: int | None = None, *, weight: bool = False) -> bool | None:
         """Whether a module of this name exists; None where that is not known. `weight`: it must hold one itself."""
+        if self.names is not None:
+            return f"{name}.weight" in self.names.parameters if weight else name in self.names.modules
         architecture = self.architecture
         if architecture is None:
             return None
@@ -69,6 +77,8 @@ class Model:
 
     def parts(self, layer: int | None) -> list[str]:
         assert self.architecture is not None
+        if self.names is not None and layer is not None:
+            return _parts(self.names, self.architecture["block"].format(layer))
         parts: list[str] = list(self.architecture["parts"])
         if self.kinds is not None and layer is not None and layer < len(self.kinds):
             parts += self.architecture.get("kinds", {}).get(self.kinds[layer], [])
@@ -81,10 +91,11 @@ class Model:
 
 @cache
 def _profiles() -> Mapping[str, Any]:
-    return remembered("profiles", _read_profiles)
+    return remembered("profiles", read_profiles)
 
 
-def _read_profiles() -> Mapping[str, Any]:
+def read_profiles() -> Mapping[str, Any]:
+    """rules/models/profiles.toml as it stands."""
     import tomllib
 
     return tomllib.loads((rules_dir() / "models" / "profiles.toml").read_text("utf-8"))
@@ -101,7 +112,11 @@ def profile(name: str) -> Model | None:
     """The published model that goes by this name, if exactly one does."""
     plain = plain_name(name)
     data = _profiles()
-    found = [entry for entry in data["models"] if re.search(rf"(?<![a-z0-9.])(?:{entry['match']})(?![a-z0-9.])", plain)]
+    found = [
+        entry
+        for entry in data["models"]
+        if entry["family"] in plain and re.search(rf"(?<![a-z0-9.])(?:{entry['match']})(?![a-z0-9.])", plain)
+    ]
     if len(found) != 1:
         return None
     entry = found[0]
@@ -159,6 +174,56 @@ def from_config(folder: Path) -> Model | None:
     )
 
 
+def built(folder: Path) -> Model | None:
+    """The model of a folder, its names checked against what transformers builds of config.json, where that can be done."""
+    model = from_config(folder)
+    if model is None:
+        return None
+    from padcheck.sources.meta_model import module_names
+
+    names = module_names(folder)
+    if names is None:
+        return model
+    head_is_parameter = f"{names.head}.weight" in names.parameters if names.head else None
+    return model.replace(
+        source=f"{model.source}, built by transformers {names.version}",
+        tied=model.tied if head_is_parameter is None else not head_is_parameter,
+        architecture=_architecture(names, model.layers) or model.architecture,
+        names=names,
+    )
+
+
+def _architecture(names: ModuleNames, layers: int) -> Mapping[str, Any] | None:
+    """The names as a profile has them."""
+    lists = [name.removesuffix("0") for name in names.modules if name.endswith(".0")]
+    blocks = [stem for stem in lists if all(f"{stem}{layer}" in names.modules for layer in range(layers))]
+    if not blocks or names.embed is None or names.head is None:
+        return None
+    stem = min(blocks, key=lambda each: (each.count("."), each))
+    around = stem.rstrip(".").rpartition(".")[0]
+    norms = [
+        name
+        for name in sorted(names.modules)
+        if name.rpartition(".")[0] == around and re.search(r"norm|ln", name.rpartition(".")[2])
+    ]
+    return {
+        "block": f"{stem}{{}}",
+        "norm": norms[-1] if norms else None,
+        "embed": names.embed,
+        "head": names.head,
+        "parts": _parts(names, f"{stem}0"),
+    }
+
+
+def _parts(names: ModuleNames, block: str) -> list[str]:
+    """The modules of a block that hold a weight."""
+    return sorted(
+        name.removeprefix(f"{block}.").removesuffix(".weight")
+        for name in names.parameters
+        if name.startswith(f"{block}.") and name.endswith(".weight")
+    )
+
+
 def _first(config: Mapping[str, Any], names: Sequence[str]) -> Any:
     return next((config[name] for name in names if config.get(name) is not None), None)
 
@@ -201,8 +266,7 @@ _WORD_SIZE = re.compile(r"-(xl|large|medium|small|base)(?![a-z])")
 _VARIANT = re.compile(r"(?<![a-z])(chat|instruct|it)(?![a-z])")
 
 
-@dataclass(frozen=True, slots=True)
-class NameParts:
+class NameParts(Record):
     """What a model's name says; None for what it does not say."""
 
     family: str

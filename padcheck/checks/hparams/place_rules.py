@@ -52,6 +52,7 @@ def private_paths(case: Case) -> Iterator[Finding]:
                 f"{key} {value!r} is a path of one machine.",
                 case.place(key),
                 "Write a path relative to the project.",
+                severity="note",
                 key=key,
             )
         elif value != value.strip():

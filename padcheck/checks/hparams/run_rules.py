@@ -185,6 +185,46 @@ def side(case: Case) -> Iterator[Finding]:
         )
 
 
+@rule("HPR135", "PAD105")
+def side_of_a_batch(case: Case) -> Iterator[Finding]:
+    """A training method with several requests a batch: the labels of the shorter rows."""
+    if case.framework is None or case.method is None or case.model_name is None:
+        return
+    try:
+        own = framework(case.framework)["methods"].get(case.method)
+    except KeyError:
+        return
+    uneven = own["uneven"] if own is not None else None
+    if uneven is None or own["own_loader"] or (case.framework == "easyedit" and not _goes_through_base_editor(case)):
+        return
+    key, size = uneven["size"], case.values.get(uneven["size"])
+    if not isinstance(size, int) or isinstance(size, bool) or size < 2:
+        return
+    where = case.place(key)
+    told = f"{uneven['why']}, and requests of unequal length leave pads"
+    if not uneven["sides"]:
+        yield finding(
+            "PAD105",
+            f"No padding side is right for {case.title} with several requests a batch: {told} that are trained or shift the labels on either side.",
+            where,
+            "Write 1, or batch requests of equal length only.",
+            severity="warning",
+            key=key,
+        )
+        return
+    result, because = side_without_tokenizer(case.framework, case.method, case.model_name)
+    if result is not None and result not in uneven["sides"]:
+        yield finding(
+            "HPR135",
+            f"This run is padded on the {result} ({because}), and {case.title} with several requests a batch needs the {uneven['sides'][0]}: {told}.",
+            where,
+            "Write 1, or load the tokenizer yourself with padding_side set.",
+            severity="warning",
+            key=key,
+            evidence={"side": result, "needs": uneven["sides"][0]},
+        )
+
+
 @rule("HPR104")
 def r_rome_flags(case: Case) -> Iterator[Finding]:
     """Exactly one of the two ways to compute R-ROME's key."""

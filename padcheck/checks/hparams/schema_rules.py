@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from padcheck.checks.building import finding
 from padcheck.checks.hparams.case import Case, near, quoted_like, rule
-from padcheck.checks.hparams.schemas import faults, kind_of
+from padcheck.checks.hparams.schemas import Variant, faults, kind_of
 from padcheck.diagnostics import Finding, Fix, Place, Related, Severity, TextEdit
 
 _FATAL_TYPES = frozenset(
@@ -45,28 +46,36 @@ _CERTAIN_RANGES = frozenset(
 _ELSEWHERE = frozenset({"alg_name", "alg", "fact_token"})
 
 
+def _misspelt(case: Case, variant: Variant) -> dict[str, str | None]:
+    """Each key that the class does not know, and the one that is absent and meant, if one comes near."""
+    absent = [name for name in variant.properties if name not in case.hparams.values]
+    return {key: next(iter(near(key, absent, 1, 0.75)), None) for key in variant.unknown(case.hparams.values)}
+
+
 @rule("HPR122")
 def unknown_keys(case: Case) -> Iterator[Finding]:
     """Keys that the class does not know: a TypeError when the file is loaded."""
     variant = case.variant
     if variant is None:
         return
-    for key in variant.unknown(case.hparams.values):
-        close = near(key, [name for name in variant.properties if name not in case.hparams.values], 1, 0.75)
+    required = set(variant.missing(case.hparams.values))
+    for key, meant in _misspelt(case, variant).items():
         place = case.key_place(key)
         fix = None
-        if close:
+        if meant:
             fix = (
-                Fix(f"Rename it to {close[0]}", (TextEdit(place, close[0]),))
+                Fix(f"Rename it to {meant}", (TextEdit(place, meant),))
                 if place.end_column == (place.column or 0) + len(key)
                 else None
             )
         yield finding(
             "HPR122",
-            f"{variant.name} does not know the key {key!r}: loading the file stops with a TypeError.",
+            f"{variant.name} does not know the key {key!r}"
+            + (f", and lacks {meant}, which it requires" if meant in required else "")
+            + ": loading the file stops with a TypeError.",
             place,
-            f"Did you mean {close[0]}?"
-            if close
+            f"Did you mean {meant}?"
+            if meant
             else f"Remove it, or load the file with the class that knows it (keys of {case.title}: {variant.source}).",
             severity=_loud(case),
             key=key,
@@ -78,8 +87,11 @@ def unknown_keys(case: Case) -> Iterator[Finding]:
 def missing_keys(case: Case) -> Iterator[Finding]:
     """Keys that the class requires: a TypeError when the file is loaded."""
     variant = case.variant
-    absent = variant.missing(case.hparams.values) if variant else []
-    if absent and variant is not None:
+    if variant is None:
+        return
+    misspelt = set(_misspelt(case, variant).values())  # reported as such
+    absent = [key for key in variant.missing(case.hparams.values) if key not in misspelt]
+    if absent:
         # Without a device and a place for statistics it is not EasyEdit that will load the file (`padcheck edit` needs neither).
         elsewhere = variant.framework == "easyedit" and variant.locates and {"device", "stats_dir"} <= set(absent)
         shown = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
@@ -350,15 +362,22 @@ def fact_token(case: Case) -> Iterator[Finding]:
         )
 
 
+_PUBLISHED = {"layer_selection": "all", "mom2_adjustment": True, "kl_factor": 0, "norm_constraint": False, "dropout": 0.0}
+"""Ignored keys that every published file has to hold, with the value that they have there."""
+
+
+def _untouched(key: str, value: Any) -> bool:
+    """Whether an ignored key is merely there because its class requires it: nobody has set it to try something."""
+    return key.endswith(("_module", "_module_tmp")) or (key in _PUBLISHED and value == _PUBLISHED[key])
+
+
 @rule("HPR121")
 def ignored_keys(case: Case) -> Iterator[Finding]:
     """Keys that the method never reads."""
     variant = case.variant
     if variant is None:
         return
-    present = [key for key in variant.ignored() if key in case.hparams.values]
-    if not present:
-        return
+    present = [key for key in variant.ignored() if key in case.hparams.values and not _untouched(key, case.values[key])]
     switch = "mom2_adjustment"
     if switch in present and case.values.get(switch) is False and case.spreads:
         yield finding(
@@ -369,6 +388,9 @@ def ignored_keys(case: Case) -> Iterator[Finding]:
             severity="warning",
             key=switch,
         )
+        present.remove(switch)
+    if not present:
+        return
     needed = all(key in variant.required for key in present)
     yield finding(
         "HPR121",

@@ -10,17 +10,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from padcheck.records import Record
 from padcheck.resources import rules_dir
 
 Fault = Literal["type", "range", "choice", "pattern"]
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(Record):
     """One class that loads hparams of a method."""
 
     framework: str

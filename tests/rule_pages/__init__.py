@@ -1,0 +1,1 @@
+"""Rule pages as tests: the examples that they show are run, and one change turns each into the other."""
