@@ -10,6 +10,8 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that would download something fails instead
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # quiet when a test starts a process after tokenising
 
+pytest_plugins = ["pytester"]
+
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout, or the unpacked sdist."""
 
