@@ -1,147 +1,144 @@
-"""How fast an edit is: ours, and beside it EasyEdit's own functions where a checkout is named.
+"""How fast an edit is, and the statistics it needs: ours beside EasyEdit's own functions, unmodified.
 
-    python benchmarks/editing.py [--easyedit PATH] [--repeats 5] [--out benchmarks/results/editing.json]
+    python benchmarks/editing.py --easyedit CHECKOUT [--parts rome memit8 memit32 stats] [--models gpt2 llama]
+                                 [--repeats 5] [--steps 20] [--tokens 16384] [--out FILE] [--again] [--table]
 
-Models with random weights: 12 layers, 768 wide, 50 257 words, shaped like GPT-2 and like Llama; one thread. ROME:
-layer 5, 21 templates, one fact. MEMIT: layers 3 to 7, 6 templates, 32 facts. Templates, covariance, request and the
-number of steps (no early stop: random models do not get there) are the same on both sides, and the cosine of the
-updates stands beside the times.
+Random weights, 12 layers, 768 wide, 50 257 words; one thread; CPU time; the two sides in turn, in one process. ROME: one fact
+at layer 5, 21 templates. MEMIT: 8 or 32 facts at layers 3 to 7, 6 templates. Both sides get the same templates, covariance,
+requests and number of steps (random models never stop early), and what comes out is compared in the same line. Statistics:
+the inputs of the rewritten module at layers 3 to 7 over the same documents, EasyEdit's `layer_stats` once for each layer.
+
+Every measurement is kept at once: a run that was interrupted goes on where it stopped. `--table` only prints what is kept.
+Without a checkout (nor one in $EASYEDIT) only ours is measured. 32 facts with 20 steps take EasyEdit about half an hour.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
-import io
 import json
 import os
+import platform
 import statistics
 import sys
 import time
-import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
 import torch
+from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from easyedit import VARIABLE, EasyEdit, agreement, checkout_of, forwards  # noqa: E402
+from floor import EDIT_PARTS, STATS_PARTS, Floor, Pass, recorded, spent  # noqa: E402
+
 from padcheck.editing import edit  # noqa: E402
+from padcheck.editing.corpus import embedded_corpus  # noqa: E402
+from padcheck.editing.second_moments import estimate  # noqa: E402
+from padcheck.resources import shipped_dir  # noqa: E402
 
-WORDS = [
-    "river",
-    "house",
-    "door",
-    "morning",
-    "road",
-    "light",
-    "children",
-    "rain",
-    "window",
-    "captain",
-    "forest",
-    "letter",
-    "winter",
-    "street",
-    "bridge",
-    "garden",
-    "stone",
-    "music",
-]
-SUBJECTS = [
-    "Ann Lee",
-    "Mount Fuji",
-    "Danielle Darrieux",
-    "The Eiffel Tower",
-    "Karl Marx",
-    "Lake Como",
-    "Oslo Cathedral",
-    "Queen Victoria",
-]
-PHRASES = [
-    ("{} is located in", "Rome"),
-    ("{} speaks the language", "English"),
+PARTS = ("rome", "memit8", "memit32", "stats")
+BARS = {"rome": 5.0, "memit8": 5.0, "memit32": 5.0, "stats": 2.5}
+BATCH_TOKENS = 3072  # three times the model's positions: what EasyEdit's `layer_stats` takes by itself
+
+# ---- what is edited
+
+_WORDS = (
+    "river", "house", "garden", "bridge", "museum", "tower", "film", "song", "language", "people", "company", "church",
+    "doctor", "teacher", "writer", "poet", "train", "ship",
+)  # fmt: skip
+# As CounterFact is for GPT-2's tokenizer (means of 500 records): subjects of 3.9 tokens, 3.2 tokens of the prompt behind them,
+# and three prompts of four begin with the subject.
+_SUBJECTS = (
+    "Agatha Christie of England", "Albert Einstein of Germany", "Jane Austen of London", "Nelson Mandela of Egypt",
+    "Charles Darwin of England", "Isaac Newton of London", "Marie Curie of Warsaw", "Johann Sebastian Bach",
+)  # fmt: skip
+_PHRASES = (
+    ("{} speaks the language of", "England"),
+    ("The mother tongue of {} is", "English"),
     ("{} works as a", "chemist"),
-    ("{} was born near", "Berlin"),
-]
-REQUESTS = [
+    ("{} lives in the", "museum"),
+)
+REQUESTS = tuple(
     {"prompt": prompt, "subject": subject, "target_new": target, "case_id": 0}
-    for subject in SUBJECTS
-    for prompt, target in PHRASES
-]
+    for subject in _SUBJECTS
+    for prompt, target in _PHRASES
+)
 
 
-def templates(count: int, lengths: list[int]) -> list[str]:
-    """The bare one and `count` more, of these numbers of words in turn."""
+def templates(*lengths: tuple[int, int]) -> list[list[str]]:
+    """The bare one, and a group of all others: for each (tokens, count) so many of so many tokens and a full stop.
+
+    Every word is one token in the fixture tokenizers, as common words are in the published ones.
+    """
     made = []
-    for number in range(count):
-        words = [WORDS[(number * 5 + step) % len(WORDS)] for step in range(lengths[number * len(lengths) // count])]
-        made.append("The " + " ".join(words) + ". {}")
-    return ["{}", *made]
-
-
-def model_of(kind: str) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    if kind == "gpt2":
-        return AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2")).eval()
-    config = AutoConfig.for_model(
-        "llama",
-        vocab_size=50257,
-        hidden_size=768,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        intermediate_size=2048,
-        pad_token_id=0,
-    )
-    return AutoModelForCausalLM.from_config(config).eval()
+    for tokens, count in lengths:
+        for number in range(count):
+            words = [_WORDS[(number * 5 + step) % len(_WORDS)] for step in range(tokens - 1)]
+            made.append(f"The {' '.join(words)}. {{}}")
+    return [["{}"], made]
 
 
 def tokenizer_of() -> Any:
+    """A fixture tokenizer: of the 50 257 words of the model it uses a few."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(ROOT / "fixtures" / "shipped" / "tokenizers" / "gpt2-shape")
+    tokenizer = AutoTokenizer.from_pretrained(shipped_dir() / "tokenizers" / "gpt2-shape")
     tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def hparams_of(kind: str, method: str, steps: int) -> dict[str, Any]:
-    names = {
-        "gpt2": (
-            "transformer.h.{}",
-            "transformer.h.{}.mlp",
-            "transformer.h.{}.mlp.c_proj",
-            "transformer.h.{}.attn",
-            "transformer.ln_f",
-            "transformer.wte",
-        ),
-        "llama": (
-            "model.layers.{}",
-            "model.layers.{}.mlp",
-            "model.layers.{}.mlp.down_proj",
-            "model.layers.{}.self_attn",
-            "model.norm",
-            "lm_head",
-        ),
-    }[kind]
-    keys = ("layer_module_tmp", "mlp_module_tmp", "rewrite_module_tmp", "attn_module_tmp", "ln_f_module", "lm_head_module")
+NAMES = {
+    "gpt2": {
+        "layer_module_tmp": "transformer.h.{}", "mlp_module_tmp": "transformer.h.{}.mlp",
+        "rewrite_module_tmp": "transformer.h.{}.mlp.c_proj", "attn_module_tmp": "transformer.h.{}.attn",
+        "ln_f_module": "transformer.ln_f", "lm_head_module": "transformer.wte",
+    },
+    "llama": {
+        "layer_module_tmp": "model.layers.{}", "mlp_module_tmp": "model.layers.{}.mlp",
+        "rewrite_module_tmp": "model.layers.{}.mlp.down_proj", "attn_module_tmp": "model.layers.{}.self_attn",
+        "ln_f_module": "model.norm", "lm_head_module": "lm_head",
+    },
+}  # fmt: skip
+
+
+def hparams_of(kind: str, method: str, steps: int, layers: Sequence[int], loss_layer: int) -> dict[str, Any]:
+    """EasyEdit-shaped hparams."""
     values: dict[str, Any] = {
-        **dict(zip(keys, names, strict=True)), "alg_name": method, "model_name": f"./{kind}",
-        "stats_dir": "./stats", "device": "cpu",
-        "fact_token": "subject_last", "v_num_grad_steps": steps, "v_lr": 0.1, "v_loss_layer": 11, "v_weight_decay": 0.1,
-        "clamp_norm_factor": 4, "kl_factor": 0.0625, "mom2_adjustment": True, "mom2_dataset": "wikipedia",
-        "mom2_n_samples": 100, "mom2_dtype": "float32",
+        **NAMES[kind], "alg_name": method, "model_name": f"./{kind}", "stats_dir": "./stats", "device": "cpu",
+        "layers": list(layers), "fact_token": "subject_last", "v_num_grad_steps": steps, "v_lr": 0.1,
+        "v_loss_layer": loss_layer, "v_weight_decay": 0.1, "clamp_norm_factor": 4, "kl_factor": 0.0625,
+        "mom2_adjustment": True, "mom2_dataset": "wikipedia", "mom2_n_samples": 100, "mom2_dtype": "float32",
     }  # fmt: skip
     if method == "ROME":
-        return values | {"layers": [5], "context_template_length_params": [[5, 10], [10, 10]]}
-    return values | {"layers": [3, 4, 5, 6, 7], "layer_selection": "all", "mom2_update_weight": 10.0}
+        return values | {"context_template_length_params": [[5, 10], [10, 10]]}
+    return values | {"layer_selection": "all", "mom2_update_weight": 10.0}
 
 
-def covariance_of(model: Any, hparams: dict[str, Any]) -> dict[str, Any]:
+def _model_of(kind: str) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("gpt2")
+    if kind == "llama":
+        config = AutoConfig.for_model(
+            "llama",
+            vocab_size=50257,
+            hidden_size=768,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            intermediate_size=2048,
+            pad_token_id=0,
+        )
+    return AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+
+
+def _covariance_of(model: Any, hparams: Mapping[str, Any]) -> dict[str, Tensor]:
     found = {}
     for layer in hparams["layers"]:
         name = hparams["rewrite_module_tmp"].format(layer)
@@ -152,159 +149,260 @@ def covariance_of(model: Any, hparams: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-class EasyEdit:
-    """EasyEdit's own functions from a checkout, unmodified; packages that editing does not need may be missing."""
-
-    def __init__(self, checkout: Path) -> None:
-        base = checkout / "easyeditor"
-        sys.meta_path.append(_Missing())
-        for name in ("", ".models", ".util", ".models.rome", ".models.memit"):
-            package = types.ModuleType("easyeditor" + name)
-            package.__path__ = [str(base.joinpath(*name.split(".")))]
-            sys.modules["easyeditor" + name] = package
-        here = Path.cwd()
-        os.chdir(checkout)  # it reads globals.yml from the current folder when it is imported
-        try:
-            self.main = {
-                method: importlib.import_module(f"easyeditor.models.{method.lower()}.{method.lower()}_main")
-                for method in ("ROME", "MEMIT")
-            }
-            self.rome_u = importlib.import_module("easyeditor.models.rome.compute_u")
-            self.hparams = {
-                "ROME": importlib.import_module("easyeditor.models.rome.rome_hparams").ROMEHyperParams,
-                "MEMIT": importlib.import_module("easyeditor.models.memit.memit_hparams").MEMITHyperParams,
-            }
-        finally:
-            os.chdir(here)
-
-    def prepare(
-        self, method: str, model: Any, hparams: dict[str, Any], groups: list[list[str]], covariance: dict[str, Any]
-    ) -> None:
-        """Templates and statistics into its caches, which is where it would find them."""
-        model.config._name_or_path = model.name_or_path = hparams["model_name"]
-        flat = [text for group in groups for text in group]
-        self.main[method].CONTEXT_TEMPLATES_CACHE = flat if method == "ROME" else groups
-        cache = self.rome_u.inv_mom2_cache if method == "ROME" else self.main[method].COV_CACHE
-        cache.clear()
-        for name, moment in covariance.items():
-            cache[hparams["model_name"].replace("/", "_"), name] = (
-                torch.inverse(moment.double()).float() if method == "ROME" else moment
-            )
-
-    def edit(
-        self, method: str, model: Any, tokenizer: Any, requests: list[dict[str, Any]], hparams: dict[str, Any]
-    ) -> dict[str, Any]:
-        tokenizer.padding_side = "right"
-        names = [hparams["rewrite_module_tmp"].format(layer) + ".weight" for layer in hparams["layers"]]
-        before = {name: model.get_parameter(name).detach().clone() for name in names}
-        function = getattr(self.main[method], f"apply_{method.lower()}_to_model")
-        with contextlib.redirect_stdout(io.StringIO()):
-            function(model, tokenizer, requests, self.hparams[method](**hparams))
-        updates = {}
-        with torch.no_grad():
-            for name in names:
-                updates[name] = model.get_parameter(name).detach() - before[name]
-                model.get_parameter(name).copy_(before[name])
-        return updates
+def _documents(tokenizer: Any, tokens: int) -> list[str]:
+    """Paragraphs of the embedded corpus, 1 to 12 together, until they have so many tokens: lengths vary as in the wild."""
+    paragraphs, found, at, count = list(embedded_corpus()), list[str](), 0, 0
+    while count < tokens:
+        size = (1, 2, 3, 5, 8, 12)[len(found) % 6]
+        found.append(" ".join(paragraphs[(at + i) % len(paragraphs)] for i in range(size)))
+        at += size
+        count += len(tokenizer(found[-1], truncation=True, max_length=1024)["input_ids"])
+    return found
 
 
-class _Missing:
-    """Empty modules in the place of packages that are imported and not used."""
-
-    names = ("matplotlib", "datasets", "sklearn", "scipy", "pandas", "nltk")
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        from importlib.machinery import ModuleSpec
-
-        return ModuleSpec(name, self, is_package=True) if name.split(".")[0] in self.names else None  # type: ignore[arg-type]
-
-    def create_module(self, spec: Any) -> Any:
-        module = _Empty(spec.name)
-        module.__path__ = []
-        return module
-
-    def exec_module(self, module: Any) -> None:
-        pass
+# ---- the cases
 
 
-class _Empty(types.ModuleType):
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {})
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is measured. ours, theirs: name of a weight or module → tensor; details: where our time goes, once."""
+
+    part: str
+    kind: str
+    settings: dict[str, Any]
+    model: Any
+    ours: Callable[[], Mapping[str, Tensor]]
+    theirs: Callable[[], Mapping[str, Tensor]] | None
+    details: Callable[[], dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.part}"
 
 
-def timed(call: Callable[[], Any], repeats: int) -> tuple[list[float], Any]:
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        result = call()
-        times.append(time.process_time() - start)
-    return times, result
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--easyedit", type=Path, help="a checkout of EasyEdit to run beside ours")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--facts", type=int, default=32, help="facts of the MEMIT edit")
-    parser.add_argument("--models", nargs="+", default=["gpt2", "llama"])
-    parser.add_argument("--methods", nargs="+", default=["ROME", "MEMIT"])
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "editing.json")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    theirs = EasyEdit(options.easyedit) if options.easyedit else None
+def _cases(options: argparse.Namespace, checkout: EasyEdit | None) -> Iterator[Case]:
     tokenizer = tokenizer_of()
-    rows = []
     for kind in options.models:
-        model = model_of(kind)
-        for method in options.methods:
-            hparams = hparams_of(kind, method, options.steps)
-            flat = templates(20, [4, 9]) if method == "ROME" else templates(5, [9])
-            groups = [flat[:1], flat[1:]]
-            requests = REQUESTS[:1] if method == "ROME" else REQUESTS[: options.facts]
-            covariance = covariance_of(model, hparams)
-            ours = lambda: edit(model, tokenizer, requests, hparams, context_templates=groups, covariance=covariance).updates  # noqa: B023, E731
-            times, updates = timed(ours, options.repeats)
-            row = {
-                "model": kind,
-                "method": method,
-                "facts": len(requests),
-                "steps": options.steps,
-                "ours_s": statistics.median(times),
-                "ours_all_s": times,
-            }
-            if theirs is not None:
-                theirs.prepare(method, model, hparams, groups, covariance)
-                run = lambda: theirs.edit(method, model, tokenizer, requests, hparams)  # noqa: B023, E731
-                their_times, their_updates = timed(
-                    run, options.repeats if method == "ROME" else max(1, options.repeats // 5)
-                )
-                row["easyedit_s"], row["easyedit_all_s"] = statistics.median(their_times), their_times
-                row["ratio"] = row["easyedit_s"] / row["ours_s"]
-                row["cosine"] = min(
-                    float(torch.nn.functional.cosine_similarity(updates[name].flatten(), their_updates[name].flatten(), 0))
-                    for name in updates
-                )
-            rows.append(row)
-            print(
-                "  ".join(
-                    f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-                    for key, value in row.items()
-                    if not key.endswith("all_s")
-                ),
-                flush=True,
-            )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    about = {
-        "torch": torch.__version__,
-        "threads": 1,
-        "clock": "CPU time of the process, median",
-        "repeats": options.repeats,
+        model = _model_of(kind)
+        for part in options.parts:
+            yield (_statistics if part == "stats" else _editing)(part, kind, model, tokenizer, options, checkout)
+
+
+def _editing(
+    part: str, kind: str, model: Any, tokenizer: Any, options: argparse.Namespace, checkout: EasyEdit | None
+) -> Case:
+    method = "ROME" if part == "rome" else "MEMIT"
+    hparams = hparams_of(kind, method, options.steps, [5] if method == "ROME" else [3, 4, 5, 6, 7], 11)
+    groups = templates((5, 10), (10, 10)) if method == "ROME" else templates((10, 5))
+    requests = REQUESTS[: int(part.removeprefix("memit"))] if method == "MEMIT" else REQUESTS[:1]
+    covariance = _covariance_of(model, hparams)
+
+    def ours() -> Mapping[str, Tensor]:
+        return edit(model, tokenizer, requests, hparams, context_templates=groups, covariance=covariance).updates
+
+    def theirs() -> Mapping[str, Tensor]:
+        assert checkout is not None
+        checkout.prepare(method, model, hparams, groups, covariance)
+        return checkout.edit(method, model, tokenizer, requests, hparams)
+
+    def details() -> dict[str, Any]:
+        with recorded() as passes:
+            seconds, shares = spent(ours, EDIT_PARTS, time.process_time)
+        return {
+            "shares": shares,
+            **columns_of(passes, len(requests), options.steps),
+            **_under(model, hparams, passes, seconds),
+        }
+
+    settings = {
+        "steps": options.steps,
+        "facts": len(requests),
+        "templates": sum(map(len, groups)),
+        "layers": hparams["layers"],
     }
-    options.out.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
+    return Case(part, kind, settings, model, ours, theirs if checkout else None, details)
+
+
+def _statistics(
+    part: str, kind: str, model: Any, tokenizer: Any, options: argparse.Namespace, checkout: EasyEdit | None
+) -> Case:
+    texts = _documents(tokenizer, options.tokens)
+    modules = [NAMES[kind]["rewrite_module_tmp"].format(layer) for layer in range(3, 8)]
+    lengths = [len(tokenizer(text, truncation=True, max_length=1024)["input_ids"]) for text in texts]
+
+    def ours() -> Mapping[str, Tensor]:
+        return estimate(model, tokenizer, texts, modules, max_length=1024, batch_tokens=BATCH_TOKENS).matrices
+
+    def theirs() -> Mapping[str, Tensor]:
+        assert checkout is not None
+        return checkout.second_moments(model, tokenizer, texts, modules, "float32")
+
+    def details() -> dict[str, Any]:
+        _, shares = spent(ours, STATS_PARTS, time.process_time)
+        return {"shares": shares}
+
+    settings = {"documents": len(texts), "tokens": sum(lengths), "batch_tokens": BATCH_TOKENS, "layers": list(range(3, 8))}
+    return Case(part, kind, settings, model, ours, theirs if checkout else None, details)
+
+
+# ---- where the time goes
+
+
+def columns_of(passes: Sequence[Pass], facts: int, steps: int) -> dict[str, Any]:
+    """What goes forward in a step, per fact, as all are under way; and what goes forward once."""
+    moving, once = [one for one in passes if one.gradient], [one for one in passes if not one.gradient]
+    return {
+        "columns_per_step": sum(one.rows * one.columns for one in moving) / facts / steps,
+        "layers_per_step": moving[0].stop - moving[0].start,
+        "logits_per_step": sum(one.wanted for one in moving) / facts / steps,
+        "columns_once": sum(one.rows * one.columns for one in once) / facts,
+    }
+
+
+def _under(model: Any, hparams: Mapping[str, Any], passes: Sequence[Pass], seconds: float) -> dict[str, Any]:
+    layers = list(model.get_submodule(hparams["layer_module_tmp"].removesuffix(".{}")))
+    work = Floor(model, layers, model.get_submodule(hparams["ln_f_module"]), time.process_time).of(passes)
+    return {
+        "profiled_s": seconds,
+        "floor_s": work.seconds,
+        "of_floor": work.seconds / seconds,
+        "floor_parts_s": asdict(work),
+    }
+
+
+# ---- measuring and keeping
+
+
+class Kept:
+    """The results file: a case whose settings are others than those asked for begins anew."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        self.cases: dict[str, dict[str, Any]] = known.get("cases", {})
+
+    def case(self, case: Case, about: Mapping[str, Any], *, again: bool) -> dict[str, Any]:
+        settings = {**case.settings, **about}
+        row = self.cases.get(case.name, {})
+        if again or row.get("settings") != settings:
+            row = self.cases[case.name] = {"settings": settings, "ours_s": [], "easyedit_s": []}
+        return row
+
+    def save(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        clock = "CPU seconds of the process, one thread; EasyEdit's two tokenising workers are not counted"
+        self.path.write_text(json.dumps({"clock": clock, "cases": self.cases}, indent=1) + "\n", "utf-8")
+
+
+def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.process_time()
+    result = call()
+    return time.process_time() - start, result
+
+
+def _measure(case: Case, row: dict[str, Any], kept: Kept, repeats: int) -> None:
+    while len(row["ours_s"]) < repeats or (case.theirs and len(row["easyedit_s"]) < repeats):
+        number = len(row["ours_s"]) + 1
+        seconds, found = _timed(case.ours)
+        row["ours_s"].append(seconds)
+        _say(f"{case.name}: ours {number} of {repeats}: {seconds:.1f} s")
+        if case.theirs:
+            with forwards(case.model) as seen:
+                seconds, others = _timed(case.theirs)
+            row["easyedit_s"].append(seconds)
+            row["easyedit_columns"] = sum(rows * columns for rows, columns in seen)
+            row["cosine"], row["norm_ratio"] = agreement(found, others)
+            left = (repeats - len(row["easyedit_s"])) * (row["ours_s"][-1] + seconds)
+            _say(f"{case.name}: EasyEdit's {number} of {repeats}: {seconds:.1f} s; about {left / 60:.0f} min to go")
+        kept.save()
+    if "details" not in row:
+        _say(f"{case.name}: where our time goes")
+        row["details"] = case.details()
+        kept.save()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+# ---- the table
+
+
+def table(cases: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """The results for people."""
+    yield f"{'':16}{'repeats':>8}{'ours':>9}{'EasyEdit':>10}{'ratio':>7}{'bar':>6}{'cosine':>12}{'norms':>9}"
+    for name, row in cases.items():
+        if not row["ours_s"]:
+            continue
+        ours = statistics.median(row["ours_s"])
+        line = f"{name:16}{len(row['ours_s']):8}{ours:8.1f}s"
+        if row["easyedit_s"]:
+            theirs = statistics.median(row["easyedit_s"])
+            line += f"{theirs:9.1f}s{theirs / ours:7.1f}{BARS[name.split()[1]]:6.1f}{row['cosine']:12.8f}{row['norm_ratio']:9.6f}"
+        yield line
+    for name, row in cases.items():
+        details = row.get("details", {})
+        if details:
+            yield ""
+            yield f"{name}: {', '.join(f'{key} {value}' for key, value in row['settings'].items() if key not in _ABOUT)}"
+            yield from _explained(row, details)
+
+
+def _explained(row: Mapping[str, Any], details: Mapping[str, Any]) -> Iterator[str]:
+    yield "  our time: " + ", ".join(f"{part} {share:.0%}" for part, share in details["shares"].items())
+    if "columns_per_step" in details:
+        yield (
+            f"  a step and fact: {details['columns_per_step']:.0f} columns through {details['layers_per_step']} layers, "
+            f"{details['logits_per_step']:.0f} through the head; once: {details['columns_once']:.0f} columns a fact"
+        )
+    if "easyedit_columns" in row:
+        facts = row["settings"].get("facts", 1)
+        yield f"  EasyEdit, in all: {row['easyedit_columns'] / facts:,.0f} columns{' a fact' if facts > 1 else ''}"
+    if "of_floor" in details:
+        parts = details["floor_parts_s"]
+        yield (
+            f"  floor (layers and head alone on our columns) {details['floor_s']:.1f} s, {details['of_floor']:.0%} of our time: "
+            + ", ".join(f"{part.replace('_', ' ')} {seconds / details['floor_s']:.0%}" for part, seconds in parts.items())
+        )
+        yield f"  so at most {1 / details['of_floor']:.2f} times faster without sending fewer columns"
+
+
+_ABOUT = ("torch", "transformers", "machine", "easyedit")
+
+
+def main() -> int:
+    """Measure what is asked for, print the table; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--easyedit", type=Path, metavar="CHECKOUT", help=f"a checkout of EasyEdit (default: ${VARIABLE})")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--models", nargs="+", choices=("gpt2", "llama"), default=["gpt2"])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20, help="of the search, on both sides (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=16384, help="of the statistics' corpus (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "editing.json")
+    parser.add_argument("--again", action="store_true", help="forget what is kept of these cases (the code has changed)")
+    parser.add_argument("--table", action="store_true", help="measure nothing, print what is kept")
+    options = parser.parse_args()
+    kept = Kept(options.out)
+    if not options.table:
+        import transformers
+
+        torch.set_num_threads(1)
+        checkout = checkout_of(options.easyedit)
+        theirs = EasyEdit(checkout) if checkout else None
+        about = dict(
+            zip(
+                _ABOUT,
+                (torch.__version__, transformers.__version__, platform.machine(), theirs and theirs.commit),
+                strict=True,
+            )
+        )
+        _say(f"EasyEdit {theirs.commit}" if theirs else "no checkout of EasyEdit: only ours is measured")
+        for case in _cases(options, theirs):
+            _measure(case, kept.case(case, about, again=options.again), kept, options.repeats)
+    print("\n".join(table(kept.cases)))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

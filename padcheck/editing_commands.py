@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -34,9 +33,6 @@ _VERSIONS = ("padcheck", "torch", "transformers", "tokenizers", "safetensors")
 _TOKENIZER_FILES = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model", "*.tiktoken", "chat_template*", "*.py",
 )  # fmt: skip
-_EXACT = 1e-4
-_COARSE = 2e-2
-"""How near "corrected" must come to "right", in probability: where the model computes in 32 bits or more, and in 16."""
 
 
 class _Refused(Exception):
@@ -94,13 +90,18 @@ def run_stats(options: Mapping[str, Any]) -> int:
 def run_verify(options: Mapping[str, Any]) -> int:
     """`padcheck verify`: the same edits right, left and corrected; returns 0, or 1 where "corrected" is not "right"."""
     with _telling("verify") as told:
+        page = Path(options["html"]) if options["html"] else None
+        if page is not None and (page.is_dir() or not page.absolute().parent.is_dir()):
+            raise _Refused(f"{page} cannot be written: name a file in a folder that exists.")
         hparams = _hparams(options)
         requests = _requests(options["requests"], options["limit"])
         templates = _templates(options)
 
+        from padcheck.renderers.progress import counter
+        from padcheck.renderers.verification import html, json_, text
+        from padcheck.renderers.verification.words import correction
         from padcheck.verifying.comparing import compare
         from padcheck.verifying.opening import estimated_moments, needs_moments, open_model, read_moments
-        from padcheck.verifying.table import as_json, as_text
 
         model, tokenizer = open_model(
             Path(options["model"]), device=options["device"], attention=options["attention"], trust_remote_code=options["trust_remote_code"]
@@ -115,17 +116,16 @@ def run_verify(options: Mapping[str, Any]) -> int:
             )
         comparison = compare(
             model, tokenizer, requests, hparams, covariance=moments, context_templates=templates, seed=options["seed"],
-            on_progress=_counter(len(requests)),
+            on_progress=counter(len(requests)),
         )  # fmt: skip
+        if page is not None:
+            page.write_text(html.render(comparison, notes), "utf-8")
         if options["output_format"] == "json":
-            click.echo(json.dumps(as_json(comparison, notes), ensure_ascii=False, indent=2))
+            click.echo(json.dumps(json_.document(comparison, notes), ensure_ascii=False, indent=2))
         else:
-            click.echo(as_text(comparison, notes), nl=False)
-        off = comparison.worst_correction()
-        if off is None or off > (_EXACT if comparison.dtype in ("float32", "float64") else _COARSE):
-            click.echo(
-                "padcheck verify: the corrected edit is not the right one, so padding does not explain everything.", err=True
-            )
+            click.echo(text.render(comparison, notes), nl=False)
+        if not comparison.explained:
+            click.echo(f"padcheck verify: {correction(comparison)}", err=True)
             told.code = 1
     return told.code
 
@@ -271,17 +271,6 @@ def _telling(command: str) -> Iterator[_Told]:
     except (_Refused, SourceError, EditError, OSError) as error:
         click.echo(f"padcheck {command}: {error}", err=True)
         raise SystemExit(2) from None
-
-
-def _counter(count: int) -> Any:
-    """Progress on stderr, where it is a terminal."""
-    if not sys.stderr.isatty():
-        return None
-
-    def tick(done: int) -> None:
-        click.echo(f"\r\x1b[K{done} of {count} requests" if done < count else "\r\x1b[K", nl=False, err=True)
-
-    return tick
 
 
 def _version(name: str) -> str | None:

@@ -21,8 +21,8 @@ NAMES = ["llama-facts", "gpt2-facts"]
 METHODS = ["rome", "r-rome", "memit", "emmet", "alphaedit", "pmet"]
 
 
-def _load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_models", FIXTURES / "build_models.py")
+def _load_script(name: str = "build_models") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, FIXTURES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -109,6 +109,33 @@ def test_hparams(name: str, method: str) -> None:
     path = MODELS / name / "hparams" / f"{method}.yaml"
     assert load_hparams(path).method.lower() == method
     assert name.split("-")[0] in str(read_hparams(path).values["model_name"])
+
+
+def test_nothing_is_tuned_on_what_is_reported() -> None:
+    """Hparams are chosen on edits of other subjects, and the files hold what was chosen."""
+    told = record(NAMES[0])
+    tuned = build_models.tuning(told["seed"])
+    assert len(tuned) >= 20
+    assert len({edit["subject"] for edit in tuned}) == len(tuned)
+    reported = [request["subject"] for request in told["requests"]]
+    assert not {edit["subject"] for edit in tuned} & set(reported)
+    assert not any(subject in one["prompt"] for edit in tuned for one in edit["locality"] for subject in reported)
+    truth = {(fact["subject"], fact["relation"]): fact["object"] for fact in told["facts"]}
+    assert all(truth[edit["subject"], edit["relation"]] == edit["ground_truth"] != edit["target_new"] for edit in tuned)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hparams_are_those_that_were_chosen(name: str) -> None:
+    pytest.importorskip("torch")
+    chosen = json.loads((FIXTURES.parent / "benchmarks" / "results" / "hparams.json").read_text("utf-8"))[name]
+    script = _load_script("choose_hparams")
+    files = script.files(name, chosen)
+    assert sorted(files) == sorted(f"{method}.yaml" for method in METHODS)
+    assert {file: (MODELS / name / "hparams" / file).read_text("utf-8") for file in files} == files
+    for method, kept in chosen.items():
+        if kept["tried"]:
+            best = max(kept["tried"], key=lambda one: one["score"])
+            assert all(kept["chosen"][key] == best[key] for key in script.GRIDS[method])
 
 
 @cache

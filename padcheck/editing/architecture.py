@@ -230,7 +230,7 @@ def _check_alignment(decoder: Decoder, token: int) -> None:
         decoder.run(Columns(torch.cat([ids[:, 4:], ids[:, :3]], 1), mask, before), cache=cache)
         cache.freeze(0)
         after = torch.tensor([[3, 4, 5]], device=decoder.device)
-        whole = torch.cat([mask, ones[:, 3:], pad], 1)
+        whole = torch.cat([mask, ones[:, 2:]], 1)
         decoder.run(Columns(torch.cat([ids[:, 3:], ids[:, :1]], 1), whole, after), cache=cache, taps=[cut])
     expected, got = alone.take()[:, 3:5].double(), cut.take()[:, :2].double()
     if not torch.isfinite(expected).all():

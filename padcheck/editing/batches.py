@@ -46,7 +46,9 @@ def aligned(rows: Sequence[Row], device: torch.device) -> Aligned:
         pads, count = left - row.lookup, len(row.ids)
         rest = left + right - pads - count
         ids.append([row.ids[0]] * pads + list(row.ids) + [row.ids[-1]] * rest)
-        mask.append([0] * pads + [1] * count + [0] * rest)
+        # Pads on the right are not masked: by causality no token of the row sees them, and a pad that sees nothing at all (behind
+        # a sliding window) is NaN in some attentions, which a weight of 0 does not keep from the others.
+        mask.append([0] * pads + [1] * (count + rest))
         # Pads on the right repeat the last position, so that none can lie outside a table of learned positions.
         positions.append([0] * pads + list(range(count)) + [count - 1] * rest)
     tokens, real, places = (torch.tensor(values, device=device) for values in (ids, mask, positions))
@@ -75,4 +77,5 @@ def column_budget(device: torch.device, bytes_per_column: int, *, on_cpu: int) -
     if device.type != "cuda":
         return on_cpu
     free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # kept by torch, and free
     return max(256, int(free / 3) // max(1, bytes_per_column))

@@ -61,6 +61,7 @@ class Cache:
 
     def __init__(self, store: Any) -> None:
         self.store = store
+        self.frozen = False
 
     @classmethod
     def empty(cls) -> Cache:
@@ -72,22 +73,31 @@ class Cache:
     def freeze(self, first: int) -> None:
         """From now on calls read and do not write. Layers below `first` will not run and are let go (but for layer 0,
         which tells the model how many columns came before)."""
+        self.frozen = True
         for number, layer in enumerate(self.store.layers):
             if 0 < number < first:
                 layer.keys, layer.values = layer.keys[:0].clone(), layer.values[:0].clone()
             layer.update = partial(_joined, layer)
 
     def rows(self, wanted: Tensor) -> Cache:
-        """A frozen cache of these rows alone."""
-        chosen = Cache.empty()
+        """A cache of these rows, in this order. Layers that were let go stay so."""
+        return self._taken(lambda held: held[wanted.to(held.device)] if held.shape[0] else held)
+
+    def columns(self, wanted: Tensor) -> Cache:
+        """A cache of the same rows that has in column p of row b what stood in column wanted[b, p]; wanted: [B, P]."""
+        return self._taken(lambda held: held.take_along_dim(wanted.to(held.device)[:, None, :, None], 2))
+
+    def _taken(self, pick: Callable[[Tensor], Tensor]) -> Cache:
+        taken = Cache.empty()
         for number, layer in enumerate(self.store.layers):
-            pick = wanted.to(layer.keys.device)
-            whole = layer.keys.shape[0] > 0
-            chosen.store.update(
-                layer.keys[pick] if whole else layer.keys, layer.values[pick] if whole else layer.values, number
-            )
-        chosen.freeze(0)
-        return chosen
+            if layer.keys is not None:  # a layer that was left out
+                taken.store.update(pick(layer.keys), pick(layer.values), number)
+        return taken
+
+    def count(self, shape: torch.Size, like: Tensor) -> None:
+        """Layer 0 tells the model how many columns came before. Where it was left out, it holds as many of nothing."""
+        nothing = like.new_zeros(shape[0], 1, shape[1], 1)
+        self.store.update(nothing, nothing, 0)
 
 
 def _joined(layer: Any, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -180,6 +190,8 @@ class Decoder:
                 stack.callback(_attach(tap, columns.ids.shape).remove)
             stack.callback(self.head.register_forward_pre_hook(partial(_gather, wanted)).remove)
             logits: Tensor = self.model(**arguments).logits
+        if cache is not None and start and hidden is not None and not cache.frozen:
+            cache.count(columns.ids.shape, hidden)
         return logits[0]
 
     @contextmanager

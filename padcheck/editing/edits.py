@@ -11,13 +11,14 @@ from torch import nn
 
 from padcheck.editing import alphaedit, emmet, memit, pmet, r_rome, rome
 from padcheck.editing.architecture import Architecture
+from padcheck.editing.digest import model_digest
 from padcheck.editing.errors import EditError, HparamsError, RequestError
 from padcheck.editing.hparams import EditHparams, load_hparams
 from padcheck.editing.restoring import borrowed
 from padcheck.editing.result import EditResult, warn_of_rounding
 from padcheck.editing.rows import Groups, facts_of, grouped, requests_of
 from padcheck.editing.session import Session
-from padcheck.editing.state import EditState, fingerprint
+from padcheck.editing.state import EditState
 from padcheck.editing.templates import MEMIT_LENGTHS, sampled
 from padcheck.sources.requests import Request
 from padcheck.sources.token_readers import TokenReader, wrap
@@ -72,17 +73,16 @@ def edit(
         facts, notes = facts_of(records, reader, groups, wanted.fact_token, compat=compat)
         _check_lengths(architecture, facts)
         modules = tuple(site.name for sites in architecture.sites for site in sites)
-        parameters = [f"{name}.weight" for name in modules]
         if state is None:
             state = EditState(wanted.method, modules)
         else:
-            state.check(wanted.method, modules, fingerprint(architecture.model, parameters))
+            state.check(wanted.method, modules, model_digest(architecture.model))
             state = state.successor()
         notes += _notes(architecture, wanted, compat)
         session = Session(architecture, wanted, facts, groups, covariance, compat, state, notes, traces=[[] for _ in facts])
         try:
             METHODS[wanted.method](session)
-            state.fingerprint = fingerprint(architecture.model, parameters)
+            state.fingerprint = model_digest(architecture.model)
         finally:
             session.ledger.restore()
         state.edits += len(facts)

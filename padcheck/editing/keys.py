@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from padcheck.editing.batches import aligned, column_budget, portions
-from padcheck.editing.decoder import Columns, Decoder, Tap
+from padcheck.editing.decoder import Cache, Decoder, Tap
+from padcheck.editing.prefixes import split
 from padcheck.editing.rows import Fact, Groups, Row
 
 CPU_COLUMNS = 2048
@@ -32,16 +33,14 @@ class Walk:
         self._bare: list[bool] = []
         for number, fact in enumerate(facts):
             for place, row in enumerate(fact.prompts):
-                rows.append(Row(row.ids[: row.lookup + 1], row.lookup))
+                rows.append(Row(row.ids[: row.lookup + 1], row.lookup, row.head))
                 self._owner.append(number)
                 self._bare.append(place == 0)
         embeddings = decoder.model.get_input_embeddings()  # type: ignore[operator]
         per_column = 30 * int(embeddings.weight.shape[1]) * torch.finfo(decoder.dtype).bits // 8
         budget = column_budget(decoder.device, per_column, on_cpu=CPU_COLUMNS)
         self._portions = list(portions([len(row.ids) for row in rows], budget))
-        self._columns = [aligned([rows[index] for index in portion], decoder.device).whole for portion in self._portions]
-        self._hidden: list[Tensor | None] = [None] * len(self._portions)
-        self._at = 0
+        self._climbs = [_Climb(decoder, [rows[index] for index in portion]) for portion in self._portions]
 
     @torch.no_grad()
     def keys(self, layer: int, module: nn.Module, *, outputs: bool = False) -> Tensor:
@@ -50,36 +49,74 @@ class Walk:
         Layers must be walked upwards.
         """
         found: list[Tensor | None] = [None] * len(self._owner)
-        decoder = self.decoder
-        for number, portion in enumerate(self._portions):
-            tap, entry = Tap(module, "output" if outputs else "input"), Tap(decoder.layers[layer], "input")
-            decoder.run(
-                self._columns[number], start=self._at, hidden=self._hidden[number], stop=layer + 1, taps=[tap, entry]
-            )
-            self._hidden[number] = entry.take()
-            for index, key in zip(portion, tap.take()[:, -1].to(decoder.wide), strict=True):
+        for portion, climb in zip(self._portions, self._climbs, strict=True):
+            keys = climb.to(layer, Tap(module, "output" if outputs else "input"))
+            for index, key in zip(portion, keys, strict=True):
                 found[index] = key
-        self._at = layer
         return torch.stack([key for key in found if key is not None])
 
     @torch.no_grad()
     def values(self, layer: int, module: nn.Module | None = None) -> Tensor:
         """What the bare prompts now have at the lookup: `layer`'s output, or that of `module` in it; [facts, d], wide."""
         found: list[Tensor | None] = [None] * self._facts
-        decoder = self.decoder
-        for number, portion in enumerate(self._portions):
+        for portion, climb in zip(self._portions, self._climbs, strict=True):
             bare = [place for place, index in enumerate(portion) if self._bare[index]]
             if not bare:
                 continue
-            rows = torch.tensor(bare, device=decoder.device)
-            hidden = self._hidden[number]
-            hidden = None if hidden is None else hidden[rows.to(hidden.device)]
-            tap = Tap(decoder.layers[layer] if module is None else module, "output")
-            columns: Columns = self._columns[number].rows(rows)
-            decoder.run(columns, start=self._at, hidden=hidden, stop=layer + 1, taps=[tap])
-            for place, value in zip(bare, tap.take()[:, -1].to(decoder.wide), strict=True):
+            values = climb.look(layer, Tap(self.decoder.layers[layer] if module is None else module, "output"), bare)
+            for place, value in zip(bare, values, strict=True):
                 found[self._owner[portion[place]]] = value
         return torch.stack([value for value in found if value is not None])
+
+
+class _Climb:
+    """Some rows, each ending at its lookup, on their way up through the layers; what they begin with alike goes once."""
+
+    def __init__(self, decoder: Decoder, rows: Sequence[Row]) -> None:
+        self._decoder = decoder
+        self._parts = split(rows, decoder.device)
+        self._own = aligned(rows, decoder.device).whole if self._parts is None else self._parts.own
+        lookups = torch.tensor([row.lookup for row in rows], device=decoder.device)
+        self._lookups = lookups - self._parts.cuts if self._parts else torch.full_like(lookups, self._own.ids.shape[1] - 1)
+        self._at = 0
+        self._hidden: tuple[Tensor | None, Tensor | None] = None, None
+
+    def to(self, layer: int, tap: Tap) -> Tensor:
+        """Go up to `layer`, stay there, and say what `tap` in it sees at the lookups: [B, d], wide."""
+        entries = Tap(self._decoder.layers[layer], "input"), Tap(self._decoder.layers[layer], "input")
+        seen = self._run(layer, tap, entries, None)
+        self._hidden = entries[0].seen, entries[1].take()
+        self._at = layer
+        return seen
+
+    def look(self, layer: int, tap: Tap, places: Sequence[int]) -> Tensor:
+        """What `tap` in `layer` sees at the lookups of the rows at `places`: [len(places), d], wide."""
+        return self._run(layer, tap, None, torch.tensor(places, device=self._decoder.device))
+
+    def _run(self, layer: int, tap: Tap, entries: tuple[Tap, Tap] | None, wanted: Tensor | None) -> Tensor:
+        decoder, parts, own, lookups = self._decoder, self._parts, self._own, self._lookups
+        of_heads, of_own = self._hidden
+        if wanted is not None:
+            own, lookups, of_own = own.rows(wanted), lookups[wanted], _picked(of_own, wanted)
+        cache: Cache | None = None
+        if parts is not None:
+            heads, whose = parts.heads, parts.whose
+            if wanted is not None:
+                used, whose = torch.unique(whose[wanted], return_inverse=True)
+                heads, of_heads = heads.rows(used), _picked(of_heads, used)
+            cache = Cache.empty()
+            taps = [] if entries is None else [entries[0]]
+            decoder.run(heads, cache=cache, start=self._at, hidden=of_heads, stop=layer + 1, taps=taps)
+            cache = cache.rows(whose)
+            cache.freeze(0)
+        taps = [tap] if entries is None else [tap, entries[1]]
+        decoder.run(own, cache=cache, start=self._at, hidden=of_own, stop=layer + 1, taps=taps)
+        seen = tap.take()
+        return seen[torch.arange(len(seen), device=seen.device), lookups.to(seen.device)].to(decoder.wide)
+
+
+def _picked(hidden: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if hidden is None else hidden[rows.to(hidden.device)]
 
 
 def averaged(keys: Tensor, groups: Groups) -> Tensor:

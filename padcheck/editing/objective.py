@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from padcheck.editing.batches import aligned, column_budget, portions
 from padcheck.editing.decoder import Cache, Columns, Decoder, Tap
 from padcheck.editing.errors import ObjectiveError
-from padcheck.editing.rows import Fact
+from padcheck.editing.prefixes import prefilled
+from padcheck.editing.rows import Fact, Row
 
 GOOD_ENOUGH = 5e-2
 CPU_COLUMNS = 512
@@ -33,6 +34,7 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 
 Step = dict[str, float]
 """loss, nll, kl, weight_decay and probability of one evaluation; the parts add up to the loss."""
+_STEP = ("loss", "nll", "kl", "weight_decay", "probability")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def _columns(fact: Fact) -> int:
 
 
 class _Group:
-    """Facts that go side by side. Rows of one fact: its answered rows, then its KL row."""
+    """Facts that go side by side. Rows of one fact: its answered rows, then its KL row, unless an answered row begins as it."""
 
     def __init__(
         self,
@@ -136,40 +138,51 @@ class _Group:
     ) -> None:
         self.decoder, self.facts, self.place, self.goal, self.readout = decoder, facts, place, goal, readout
         self.alive = list(range(len(facts)))
-        batch = aligned([row for fact in facts for row in (*fact.answered, fact.kl)], decoder.device)
-        self.columns = batch.after
+        rows: list[Row] = []
         owner: list[int] = []
+        shares: list[float] = []
         labels: list[tuple[int, int, int, float]] = []  # row, column from the lookup on, token id, weight in the row's mean
         kl_rows: list[int] = []
         for number, fact in enumerate(facts):
+            kl_row = len(rows) + len(fact.answered)
             for row, first in zip(fact.answered, fact.labels, strict=True):
                 if first < row.lookup:
                     raise ObjectiveError(
                         f"request {fact.request.index}: a label stands before the lookup, so δ cannot reach it"
                     )
                 labels += [
-                    (len(owner), first - row.lookup + step, token, 1 / len(fact.target))
+                    (len(rows), first - row.lookup + step, token, 1 / len(fact.target))
                     for step, token in enumerate(fact.target)
                 ]
-                owner.append(number)
-            kl_rows.append(len(owner))
-            owner.append(number)
-        self.owner = torch.tensor(owner)
+                if row.ids[: row.lookup + 1] == fact.kl.ids:  # a prompt that begins with its subject
+                    kl_row = len(rows)
+                rows.append(row)
+                shares.append(1 / len(fact.answered))
+            if kl_row == len(rows):
+                rows.append(fact.kl)
+                shares.append(0.0)
+            kl_rows.append(kl_row)
+            owner += [number] * (len(rows) - len(owner))
+        batch = aligned(rows, decoder.device)
+        self.columns = batch.after
+        device = decoder.device
+        self.owner = torch.tensor(owner, device=device)
         self.label_rows, self.label_columns, self.label_ids = (
-            torch.tensor(values) for values in list(zip(*labels, strict=True))[:3]
+            torch.tensor(values, device=device) for values in list(zip(*labels, strict=True))[:3]
         )
-        self.label_weights = torch.tensor([weight for *_, weight in labels], dtype=decoder.wide)
-        self.kl_rows = torch.tensor(kl_rows)
+        self.label_weights = torch.tensor([weight for *_, weight in labels], dtype=decoder.wide, device=device)
+        self.kl_rows = torch.tensor(kl_rows, device=device)
+        # What a row weighs in its fact's mean: nothing, where it is a KL row alone.
+        self.shares = torch.tensor(shares, dtype=decoder.wide, device=device)
         with torch.no_grad():
-            self._prepare(batch.before, watch)
+            self._prepare(rows, batch.before, watch)
 
-    def _prepare(self, before: Columns, watch: nn.Module | None) -> None:
+    def _prepare(self, rows: Sequence[Row], before: Columns, watch: nn.Module | None) -> None:
         """Forward what does not depend on δ: the prefixes through all layers, the rest up to where δ is added."""
         decoder, place = self.decoder, self.place
         self.cache: Cache | None = None
         if before.ids.shape[1]:
-            self.cache = Cache.empty()
-            decoder.run(before, cache=self.cache)
+            self.cache = prefilled(decoder, rows, before)
             self.cache.freeze(0)
         layer = decoder.layers[place.layer]
         stream = Tap(layer, "output" if place.on_stream else "input")
@@ -181,22 +194,22 @@ class _Group:
         self.stored = stream.take()
         if self.cache is not None:
             self.cache.freeze(self.start)
-        first_rows = torch.tensor([int((self.owner == number).nonzero()[0]) for number in range(len(self.facts))])
+        first_rows = torch.searchsorted(self.owner, torch.arange(len(self.facts), device=self.owner.device))
         initial = [tap.take()[first_rows.to(tap.take().device), 0].to(decoder.wide) for tap in values]
         self.initial = initial
         self.found = [Found([value[number] for value in initial], []) for number in range(len(self.facts))]
         if watched:
             inputs, outputs = (tap.take()[:, 0].to(decoder.wide) for tap in watched)
             for number, found in enumerate(self.found):
-                rows = (self.owner == number).nonzero()[:-1, 0]
-                found.keys, found.outputs = inputs[rows.to(inputs.device)], outputs[rows.to(outputs.device)]
+                of_fact = ((self.owner == number) & (self.shares > 0)).nonzero()[:, 0]
+                found.keys, found.outputs = inputs[of_fact.to(inputs.device)], outputs[of_fact.to(outputs.device)]
 
     def solve(self) -> list[Found]:
         goal = self.goal
         deltas = [torch.zeros_like(value) for value in self.initial]
         norms = [value.norm(dim=1) for value in self.initial]
         first, second = ([torch.zeros_like(delta) for delta in deltas] for _ in range(2))
-        nll_factor = torch.full((len(self.facts),), goal.nll_factor, dtype=self.decoder.wide)
+        factors = [goal.nll_factor] * len(self.facts)
         before: Tensor | None = None
         for step in range(goal.steps):
             deltas = [delta.detach().requires_grad_() for delta in deltas]
@@ -208,41 +221,39 @@ class _Group:
                     delta.norm(dim=1).to(nll.device) / norm.to(nll.device) ** 2
                     for delta, norm in zip(deltas, norms, strict=True)
                 )
-                parts = nll_factor.to(nll.device) * nll, kl.to(nll.device), goal.weight_decay * decay
-                loss = parts[0] + parts[1] + parts[2]
-            table = torch.stack([loss, *parts, probability.to(loss)]).detach().tolist()
-            for place, number in enumerate(self.alive):
-                self.found[number].trace.append(
-                    dict(
-                        zip(
-                            ("loss", "nll", "kl", "weight_decay", "probability"),
-                            (line[place] for line in table),
-                            strict=True,
-                        )
-                    )
+                parts = (
+                    torch.tensor(factors, dtype=torch.float64).to(nll) * nll,
+                    kl.to(nll.device),
+                    goal.weight_decay * decay,
                 )
-            self._check_finite(table[0], norms, step)
-            finished = loss.detach() < GOOD_ENOUGH
+                loss = parts[0] + parts[1] + parts[2]
+            # One look at the device in each step.
+            *lines, sure = torch.stack([loss, *parts, probability.to(loss), certain.to(loss)]).detach().tolist()
+            for place, number in enumerate(self.alive):
+                self.found[number].trace.append(dict(zip(_STEP, (line[place] for line in lines), strict=True)))
+            self._check_finite(lines[0], norms, step)
+            leaving = [
+                step == goal.steps - 1 or value < GOOD_ENOUGH or (goal.eases and bool(all_hit) and kl_now <= 0.01)
+                for value, kl_now, all_hit in zip(lines[0], lines[2], sure, strict=True)
+            ]
             if goal.eases:
-                nll_factor = torch.where(certain.cpu(), 0.1 * goal.nll_factor, goal.nll_factor).to(nll_factor)
-                finished |= certain.to(finished.device) & (parts[1].detach() <= 0.01)
-            if step == goal.steps - 1:
-                finished = torch.ones_like(finished)
-            leaving = finished.tolist()
+                factors = [0.1 * goal.nll_factor if all_hit else goal.nll_factor for all_hit in sure]
             for place, number in enumerate(self.alive):
                 if leaving[place]:
                     self.found[number].delta = [delta.detach()[place] for delta in deltas]
             if all(leaving):
                 break
             # Finished facts weigh nothing: each δ has its own rows, so the sum's gradients are those of each loss alone.
-            gradients = torch.autograd.grad(loss, deltas, grad_outputs=(~finished).to(loss))
+            weights = torch.tensor([float(not gone) for gone in leaving]).to(loss)
+            gradients = torch.autograd.grad(loss, deltas, grad_outputs=weights)
             if step == 0:
-                self._check_moves(gradients, norms, table[0], leaving)
-            keep = torch.tensor([place for place, gone in enumerate(leaving) if not gone])
-            if len(keep) < len(leaving):
+                self._check_moves(gradients, norms, lines[0], leaving)
+            if any(leaving):
+                stay = [place for place, gone in enumerate(leaving) if not gone]
+                keep = torch.tensor(stay, device=self.owner.device)
                 pick = [_pick(keep, tensors) for tensors in (deltas, gradients, first, second, norms)]
                 deltas, gradients, first, second, norms = pick[0], tuple(pick[1]), pick[2], pick[3], pick[4]
-                nll_factor, before = nll_factor[keep], before[keep.to(before.device)]
+                factors, before = [factors[place] for place in stay], before[keep.to(before.device)]
                 self._leave(keep)
             with torch.no_grad():
                 for place, gradient in enumerate(gradients):
@@ -284,27 +295,19 @@ class _Group:
         if out is not None and self.readout is not None:
             labelled = _read_out(self.readout, out.take(), self.label_rows, self.label_columns, wide)
         device = labelled.device
-        ids, owner = self.label_ids.to(device), owner.to(device)
-        rows, facts = self.label_rows.to(device), len(self.alive)
-        hits = labelled.gather(1, ids[:, None])[:, 0]
-        per_row = torch.zeros(len(owner), dtype=wide, device=device).index_add(
-            0, rows, -hits * self.label_weights.to(device)
-        )
-        answered = torch.ones(len(owner), dtype=torch.bool, device=device)
-        answered[self.kl_rows.to(device)] = False
-        owners = owner[answered]
-        rows_each = torch.zeros(facts, dtype=wide, device=device).index_add(
-            0, owners, torch.ones(len(owners), dtype=wide, device=device)
-        )
-        nll = torch.zeros(facts, dtype=wide, device=device).index_add(0, owners, per_row[answered]) / rows_each
-        probability = (
-            torch.zeros(facts, dtype=wide, device=device).index_add(0, owners, torch.exp(-per_row[answered].detach()))
-            / rows_each
-        )
-        certain = torch.ones(facts, dtype=torch.bool, device=device)
+        owner, shares, rows = owner.to(device), self.shares.to(device), self.label_rows.to(device)
+
+        def summed(size: int, to: Tensor, values: Tensor) -> Tensor:
+            return torch.zeros(size, dtype=wide, device=device).index_add(0, to, values)
+
+        hits = labelled.gather(1, self.label_ids.to(device)[:, None])[:, 0]
+        per_row = summed(len(owner), rows, -hits * self.label_weights.to(device))
+        nll = summed(len(self.alive), owner, per_row * shares)
+        probability = summed(len(self.alive), owner, torch.exp(-per_row.detach()) * shares)
+        certain = torch.ones_like(nll, dtype=torch.bool)
         if self.goal.eases:
             missed = labelled.detach().max(dim=1).values > hits.detach()
-            certain[owner[rows[missed]]] = False
+            certain = summed(len(self.alive), owner[rows], missed.to(wide)) == 0
         return nll, probability, certain, at_kl
 
     def _leave(self, keep: Tensor) -> None:
@@ -312,18 +315,19 @@ class _Group:
         stays = torch.isin(self.owner, keep)
         rows = stays.nonzero()[:, 0]
         new_row = torch.cumsum(stays.long(), 0) - 1
-        new_fact = torch.full((len(self.alive),), -1, dtype=torch.long)
-        new_fact[keep] = torch.arange(len(keep))
+        new_fact = torch.full((len(self.alive),), -1, device=keep.device)
+        new_fact[keep] = torch.arange(len(keep), device=keep.device)
         labels = stays[self.label_rows]
         self.label_rows, self.label_columns = new_row[self.label_rows[labels]], self.label_columns[labels]
         self.label_ids, self.label_weights = self.label_ids[labels], self.label_weights[labels]
         self.kl_rows = new_row[self.kl_rows[keep]]
-        self.owner = new_fact[self.owner[rows]]
+        self.owner, self.shares = new_fact[self.owner[rows]], self.shares[rows]
         self.alive = [self.alive[place] for place in keep.tolist()]
         self.columns = self.columns.rows(rows.to(self.columns.ids.device))
         self.stored = self.stored[rows.to(self.stored.device)]
         if self.cache is not None:
             self.cache = self.cache.rows(rows)
+            self.cache.freeze(0)
 
     def _check_finite(self, losses: Sequence[float], norms: Sequence[Tensor], step: int) -> None:
         for place, number in enumerate(self.alive):

@@ -26,10 +26,14 @@ KL_PROMPT = "{} is a"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Token ids of one row (no pads, no special tokens at its end) and the 0-based column that is looked up."""
+    """Token ids of one row (no pads, no special tokens at its end) and the 0-based column that is looked up.
+
+    head: how many tokens stand before the subject's first; rows with the same text there have them in common.
+    """
 
     ids: tuple[int, ...]
     lookup: int
+    head: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +134,12 @@ def _fact(
         for encoded, text, place in zip(reader.encode_batch(whole), whole, places, strict=True)
     ]
     *prompts, kl = rows
-    kl = Row(kl.ids[: kl.lookup + 1], kl.lookup)
+    kl = Row(kl.ids[: kl.lookup + 1], kl.lookup, kl.head)
     if compat == "easyedit":
         answered, labels, target = _as_easyedit(request, reader, whole[:-1], prompts, name)
     else:
         target = _target(prompt, request.target_new, reader, name, notes)
-        answered = [Row(row.ids + target[:-1], row.lookup) for row in prompts]
+        answered = [Row(row.ids + target[:-1], row.lookup, row.head) for row in prompts]
         labels = [len(row.ids) - 1 for row in prompts]
     return Fact(request, tuple(prompts), tuple(answered), tuple(labels), target, kl)
 
@@ -164,7 +168,7 @@ def _row(encoded: Encoded, text: str, place: tuple[int, int], reader: TokenReade
     column = true_column(measured, fact_token, place[1], len(text))
     if column is None:
         raise RequestError(f"{name}: neither offsets nor decoding show where {fact_token} stands in {text!r}")
-    return Row(tuple(measured.ids[: measured.n - measured.tail]), column)
+    return Row(tuple(measured.ids[: measured.n - measured.tail]), column, min(measured.first or 0, column))
 
 
 def _target(prompt: str, target: str, reader: TokenReader, name: str, notes: list[str]) -> tuple[int, ...]:

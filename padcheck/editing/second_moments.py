@@ -26,8 +26,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 
+from padcheck.editing.digest import model_digest as model_digest
 from padcheck.editing.errors import ArchitectureError, CovarianceError
-from padcheck.editing.state import fingerprint
 
 # ---- what comes out
 
@@ -75,20 +75,6 @@ class Progress(NamedTuple):
     """Tokens per second since the beginning, those of earlier runs left out."""
     remaining: float | None
     """Seconds to go, None where no limit was given."""
-
-
-# ---- the model's content
-
-
-def model_digest(model: nn.Module) -> str:
-    """A digest of every weight of a model, of its class and its rotary frequencies: an edited model is another model."""
-    digest = hashlib.sha256(type(model).__name__.encode())
-    digest.update(fingerprint(model, [name for name, _ in model.named_parameters()]).encode())
-    # Frequencies are computed, not stored: rounded, so that another device or library may compute them.
-    for name, buffer in sorted(model.named_buffers()):
-        if name.endswith("inv_freq"):
-            digest.update(" ".join(f"{value:.4g}" for value in buffer.double().flatten().tolist()).encode())
-    return digest.hexdigest()[:32]
 
 
 # ---- the tokens
@@ -583,14 +569,17 @@ def _together() -> bool:
 
 
 def _reduce(sums: Mapping[str, _Sum]) -> None:
-    """Add up the sums of all ranks, module by module."""
-    on_gpu = distributed.get_backend() == "nccl"
+    """Add up the sums of all ranks, module by module. A rank that had no document adds nothing."""
+    device = torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
     for total in sums.values():
+        size = torch.tensor(0 if total.total is None else len(total.total), device=device)
+        distributed.all_reduce(size, distributed.ReduceOp.MAX)
         if total.total is None:
-            raise CovarianceError("a rank had no document: use fewer processes")
-        if total.carry is not None:
-            total.total, total.carry = total.total.double().sub_(total.carry), None
-        total.total = total.total.cuda() if on_gpu else total.total.cpu()
+            total.total = torch.zeros(int(size), int(size), dtype=total.dtype)
+        if total.dtype == torch.float32:
+            total.total = total.total.double() if total.carry is None else total.total.double().sub_(total.carry)
+            total.carry = None
+        total.total = total.total.to(device)
         distributed.all_reduce(total.total)
 
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from padcheck.editing.errors import StateError
-
-_SAMPLE = 4096
 
 
 @dataclass(slots=True)
@@ -20,7 +15,7 @@ class EditState:
 
     Attributes:
         method, modules: what was run, and which weights it rewrites.
-        fingerprint: of the model *with the edits applied*.
+        fingerprint: `model_digest` of the model *with the edits applied*.
         edits: requests edited so far.
         key_cache: AlphaEdit's Σ K Kᵀ per module, [d_in, d_in] float64.
         projections: AlphaEdit's null-space projections per module.
@@ -50,18 +45,3 @@ class EditState:
                 "the model is not the one that this state describes: its edits were not applied, were undone, "
                 "or the weights changed since"
             )
-
-
-@torch.no_grad()
-def fingerprint(model: nn.Module, whole: Iterable[str]) -> str:
-    """A digest of the model's content: the parameters named in `whole` entirely, all others by name, shape, dtype and
-    a sample."""
-    entire = set(whole)
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        digest.update(f"{name}|{tuple(parameter.shape)}|{parameter.dtype}|".encode())
-        values = parameter.detach().reshape(-1)
-        if name not in entire and values.numel() > _SAMPLE:
-            values = values[:: values.numel() // _SAMPLE]
-        digest.update(values.contiguous().cpu().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

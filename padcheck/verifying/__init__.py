@@ -2,9 +2,11 @@
 
     opening     the model, the tokenizer and the second moments
     literal     an edit on one padded batch, wrong or right in three separate ways
+    diagnosing  why such an edit met a number that is not finite
     measuring   what the model says, unpadded
+    viewing     the padded row that is furthest off
     comparing   the edits side by side, request by request
-    table       the report as text and as JSON
+    outcomes    what came of them: plain numbers and words, for the reports in `padcheck.renderers.verification`
 
-Importing this package imports neither torch nor transformers.
+Importing this package and `outcomes` imports neither torch nor transformers.
 """

@@ -1,13 +1,13 @@
-"""What a model says to one request: the new answer's probability, its paraphrases' and what unrelated prompts begin with.
+"""What a model says to one request: the new answer's probability, its paraphrases', what unrelated prompts begin with, and
+how the prompt goes on.
 
-Rows are padded on the right, where by causality no pad is ever seen. A probability is the geometric mean over the target's
-tokens.
+Scored rows are padded on the right, where by causality no pad is ever seen; rows that go on are not padded at all. A
+probability is the geometric mean over the target's tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,36 +15,29 @@ from torch import nn
 
 from padcheck.editing.rows import Fact
 from padcheck.sources.token_readers import TokenReader
+from padcheck.verifying.outcomes import Reading
 
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What was read once.
-
-    Attributes:
-        probability: of the target after the prompt.
-        paraphrase: the same after the paraphrases, on average; None where the request has none.
-        openings: the likeliest first token after each unrelated prompt.
-    """
-
-    probability: float
-    paraphrase: float | None
-    openings: tuple[int, ...]
-
-    def locality(self, before: Reading) -> float | None:
-        """The share of unrelated prompts that begin as before; None where the request has none."""
-        if not self.openings:
-            return None
-        return sum(now == then for now, then in zip(self.openings, before.openings, strict=True)) / len(self.openings)
+SAID = 16
+"""Tokens that the model goes on for."""
 
 
 class Probe:
-    """What is asked about one request. `pad`: any id that the model has."""
+    """What is asked about one request.
 
-    def __init__(self, fact: Fact, reader: TokenReader, pad: int) -> None:
-        extra = fact.request.extra
-        self._target = fact.target
-        asked = [fact.prompts[0].ids, *_ids(paraphrases_of(extra), reader)]
+    pad   any id that the model has
+    ends  ids at which the model has said all it has to say
+
+    Attributes:
+        asked: the prompts that the model goes on from: the edit's, and one paraphrase where there is one.
+    """
+
+    def __init__(self, fact: Fact, reader: TokenReader, pad: int, ends: frozenset[int] = frozenset()) -> None:
+        request, extra = fact.request, fact.request.extra
+        self._target, self._reader, self._stop = fact.target, reader, ends
+        paraphrases = paraphrases_of(extra)
+        asked = [fact.prompts[0].ids, *_ids(paraphrases, reader)]
+        self.asked = (request.prompt.replace("{}", request.subject), *paraphrases[:1])
+        self._spoken = asked[: len(self.asked)]
         self._labels = [len(ids) - 1 for ids in asked]
         unrelated = _ids(unrelated_of(extra), reader)
         rows = [*(ids + fact.target[:-1] for ids in asked), *unrelated]
@@ -54,8 +47,8 @@ class Probe:
         self._mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
 
     @torch.no_grad()
-    def read(self, model: nn.Module) -> Reading:
-        """Ask the model as it is now."""
+    def read(self, model: nn.Module, *, speak: bool = False) -> Reading:
+        """Ask the model as it is now; `speak`: let it go on, too."""
         device = model.get_input_embeddings().weight.device  # type: ignore[operator]
         logits = model(input_ids=self._rows.to(device), attention_mask=self._mask.to(device), use_cache=False).logits
         found = []
@@ -64,7 +57,24 @@ class Probe:
             hits = scores[torch.arange(len(self._target)), torch.tensor(self._target)]
             found.append(float(hits.mean().exp()))
         openings = tuple(int(logits[len(found) + row, end].argmax()) for row, end in enumerate(self._ends))
-        return Reading(found[0], sum(found[1:]) / len(found[1:]) if found[1:] else None, openings)
+        said = tuple(self._go_on(model, ids, device) for ids in self._spoken) if speak else ()
+        return Reading(found[0], sum(found[1:]) / len(found[1:]) if found[1:] else None, openings, said)
+
+    def _go_on(self, model: nn.Module, ids: tuple[int, ...], device: torch.device) -> str:
+        """The likeliest token, again and again, without a pad anywhere."""
+        new: list[int] = []
+        given, cache = torch.tensor([ids], device=device), None
+        while len(new) < SAID:
+            out = model(input_ids=given, past_key_values=cache, use_cache=True)
+            likeliest = int(out.logits[0, -1].argmax())
+            if likeliest in self._stop:
+                break
+            new.append(likeliest)
+            cache = getattr(out, "past_key_values", None)
+            given = torch.tensor([new[-1:] if cache is not None else [*ids, *new]], device=device)
+        # Read together with the prompt: alone, some tokenizers drop the space before the first token.
+        before, whole = self._reader.decode(ids), self._reader.decode([*ids, *new])
+        return whole[len(before) :] if whole.startswith(before) else self._reader.decode(new)
 
 
 def paraphrases_of(extra: Mapping[str, Any]) -> list[str]:

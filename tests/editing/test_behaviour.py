@@ -1,4 +1,4 @@
-"""Everything is put back, refusals name their cause, and neither company nor padding side changes an edit."""
+"""Everything is put back, and neither company nor padding side changes an edit."""
 
 from __future__ import annotations
 
@@ -9,63 +9,26 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("transformers")
 
-from toys import MANY, REQUESTS, TEMPLATES, covariance_of, hparams_of, model_of, tokenizer_of  # noqa: E402
-
-from padcheck.editing import EditError, edit, load_hparams  # noqa: E402
-from padcheck.editing.errors import (  # noqa: E402
-    ArchitectureError,
-    CovarianceError,
-    HparamsError,
-    ObjectiveError,
-    RequestError,
-    SolveError,
-    StateError,
-    TemplateError,
+from toys import (  # noqa: E402
+    GROUPS,
+    MANY,
+    REQUESTS,
+    TEMPLATES,
+    covariance_of,
+    hparams_of,
+    model_of,
+    run,
+    same,
+    snapshot,
+    tokenizer_of,
 )
 
-GROUPS = [TEMPLATES[:1], TEMPLATES[1:]]
+from padcheck.editing import edit, load_hparams  # noqa: E402
+from padcheck.editing.errors import StateError  # noqa: E402
+
 METHODS = ["ROME", "R-ROME", "MEMIT", "EMMET", "PMET", "AlphaEdit"]
-
-
-def run(
-    kind: str,
-    method: str,
-    requests: Any = None,
-    *,
-    model: Any = None,
-    tokenizer: Any = None,
-    covariance: Any = None,
-    templates: Any = GROUPS,
-    **changes: Any,
-) -> Any:
-    hparams = hparams_of(kind, method, **changes)
-    model = model_of(kind) if model is None else model
-    covariance = covariance_of(model, hparams) if covariance is None else covariance
-    requests = requests or REQUESTS[: 1 if "ROME" in method else 3]
-    return edit(
-        model, tokenizer or tokenizer_of(kind), requests, hparams, context_templates=templates, covariance=covariance
-    )
-
-
-def snapshot(model: Any) -> tuple[Any, ...]:
-    return (
-        {name: value.clone() for name, value in model.state_dict().items()},
-        [parameter.requires_grad for parameter in model.parameters()],
-        [module.training for module in model.modules()],
-        [
-            (len(module._forward_hooks), len(module._forward_pre_hooks), "forward" in module.__dict__)
-            for module in model.modules()
-        ],
-        model.config.use_cache,
-        torch.get_rng_state(),
-    )
-
-
-def same(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
-    weights = all(torch.equal(before[0][name].view(torch.uint8), after[0][name].view(torch.uint8)) for name in before[0])
-    return weights and before[1:-1] == after[1:-1] and torch.equal(before[-1], after[-1])
 
 
 # ---- Company and padding
@@ -277,145 +240,6 @@ def test_edits_in_a_row_carry_a_state() -> None:
             covariance=moments,
             state=second.state,
         )
-
-
-# ---- Honest failure
-
-
-@pytest.mark.parametrize(
-    ("error", "says", "method", "changes"),
-    [
-        (ArchitectureError, "has no 'mlq'", "ROME", {"rewrite_module_tmp": "model.layers.{}.mlq.down_proj"}),
-        (ArchitectureError, "layers 0 to 3", "ROME", {"layers": [7]}),
-        (
-            ArchitectureError,
-            "only Linear and Conv1D|weight matrix",
-            "ROME",
-            {"rewrite_module_tmp": "model.layers.{}.input_layernorm"},
-        ),
-        (HparamsError, "did you mean MEMIT", "MEMIT", {"alg_name": "MEMITT"}),
-        (HparamsError, "ascending", "MEMIT", {"layers": [2, 1]}),
-        (HparamsError, "fact_token", "MEMIT", {"fact_token": "subject_lats"}),
-        (HparamsError, "never even evaluated", "MEMIT", {"v_num_grad_steps": 0}),
-        (HparamsError, "exactly one of", "R-ROME", {"enable_prompt_keys": True}),
-        (ObjectiveError, "does not depend", "MEMIT", {"layers": [2, 3]}),
-        (CovarianceError, "below nullspace_threshold", "AlphaEdit", {"nullspace_threshold": 1e-9}),
-    ],
-)
-def test_refusals_name_their_cause(error: type[EditError], says: str, method: str, changes: dict[str, Any]) -> None:
-    model = model_of("llama")
-    before = snapshot(model)
-    moments = covariance_of(model, hparams_of("llama", method))
-    with pytest.raises(error, match=says):
-        run("llama", method, model=model, covariance=moments, **changes)
-    assert same(before, snapshot(model))
-
-
-def test_covariances_are_checked() -> None:
-    model = model_of("llama")
-    good = covariance_of(model, hparams_of("llama", "MEMIT"))
-    name = next(iter(good))
-    for bad, says in (
-        ({}, "needs the second moment"),
-        ({**good, name: good[name][:50, :50]}, "of another model"),
-        ({**good, name: good[name] * float("nan")}, "not finite"),
-        ({**good, name: good[name] + torch.randn(96, 96)}, "not symmetric"),
-    ):
-        with pytest.raises(CovarianceError, match=says):
-            edit(
-                model,
-                tokenizer_of("llama"),
-                REQUESTS[:1],
-                hparams_of("llama", "MEMIT"),
-                context_templates=GROUPS,
-                covariance=bad,
-            )
-    flat = torch.zeros(96, 96)
-    flat[0, 0] = 1
-    with pytest.raises(SolveError, match="singular"):
-        run("llama", "ROME", model=model, covariance={"model.layers.1.mlp.down_proj": flat})
-
-
-def test_nan_weights_are_named() -> None:
-    model = model_of("llama")
-    with torch.no_grad():
-        model.model.layers[3].mlp.down_proj.weight[0, 0] = float("nan")
-    with pytest.raises(ArchitectureError, match="not finite"):
-        run("llama", "ROME", model=model)
-
-
-def test_a_zero_value_is_named() -> None:
-    model = model_of("llama")
-    with torch.no_grad():
-        model.model.layers[1].mlp.down_proj.weight.zero_()
-    with pytest.raises(ObjectiveError, match="is zero"):
-        run("llama", "ROME", model=model)
-
-
-@pytest.mark.parametrize(
-    ("request_", "says"),
-    [
-        ({"prompt": "Where is it?", "subject": "Oslo", "target_new": "x"}, "does not stand in"),
-        ({"prompt": "Oslo or Oslo is", "subject": "Oslo", "target_new": "x"}, "2 times"),
-        ({"prompt": "{} is", "subject": " ", "target_new": "x"}, "subject is empty"),
-        ({"prompt": "{} is", "subject": "Oslo", "target_new": " "}, "target is empty"),
-        ({"prompt": "{} is", "subject": "Oslo"}, "target_new"),
-    ],
-)
-def test_requests_are_checked(request_: dict[str, str], says: str) -> None:
-    with pytest.raises(RequestError, match=says):
-        run("gpt2", "ROME", [request_])
-
-
-def test_templates_are_checked() -> None:
-    for templates in (["I know. {}", "{}"], ["{}", "no place"], [["{} {}"]]):
-        with pytest.raises(TemplateError):
-            run("gpt2", "ROME", templates=templates)
-
-
-def test_a_norm_after_the_module_stops_memit_and_a_factor_scales_it() -> None:
-    with pytest.raises(ArchitectureError, match="a norm stands after it"):
-        run("gemma2", "MEMIT")
-    from padcheck.editing.architecture import Architecture
-
-    hparams = load_hparams(hparams_of("granite", "MEMIT"))
-    with torch.no_grad():
-        sites = Architecture(model_of("granite"), hparams).sites
-    assert [round(site.factor, 3) for (site,) in sites] == [0.5, 0.5]
-
-
-def test_recurrent_hybrids_are_refused() -> None:
-    config = transformers.AutoConfig.for_model(
-        "qwen3_next", vocab_size=64, hidden_size=32, num_hidden_layers=4, num_attention_heads=2,
-        num_key_value_heads=1, intermediate_size=32,
-        head_dim=16, linear_num_key_heads=2, linear_num_value_heads=2, linear_key_head_dim=8,
-        linear_value_head_dim=8, num_experts=0,
-    )  # fmt: skip
-    model = transformers.AutoModelForCausalLM.from_config(config)
-    with pytest.raises(ArchitectureError, match="linear"):
-        run("llama", "ROME", model=model, covariance={})
-
-
-def test_offloaded_and_quantised_weights_are_refused() -> None:
-    model = model_of("llama")
-    model.model.layers[1].mlp.down_proj.to("meta")
-    with pytest.raises(ArchitectureError, match="offloaded"):
-        run("llama", "ROME", model=model, covariance={})
-    model = model_of("llama")
-    model.model.layers[1].mlp.down_proj = torch.ao.nn.quantized.dynamic.Linear(96, 48)
-    with pytest.raises(ArchitectureError, match=r"full precision|weight matrix"):
-        run("llama", "ROME", model=model, covariance={})
-
-
-def test_a_model_dispatched_by_accelerate() -> None:
-    accelerate = pytest.importorskip("accelerate")
-    plain = run("llama", "MEMIT").updates
-    model = accelerate.dispatch_model(
-        model_of("llama"), {"model": "cpu", "lm_head": "cpu"}, main_device="cpu", force_hooks=True
-    )
-    assert any("forward" in module.__dict__ for module in model.modules())
-    for name, update in run("llama", "MEMIT", model=model).updates.items():
-        assert torch.equal(update, plain[name])
 
 
 # ---- Hparams

@@ -49,11 +49,7 @@ def test_in_float32(kind: str, method: str) -> None:
     compare(kind, hparams_of(kind, method), 1 if method in ("ROME", "R-ROME") else 3, torch.float32)
 
 
-# Transformers 5.23 refuses sdpa for Gemma-2, and its eager attention gives NaN on the toy's padded rows: refused with an ObjectiveError.
-GEMMA2 = pytest.param("gemma2", marks=pytest.mark.xfail(reason="eager Gemma-2: NaN in the KL row", strict=True))
-
-
-@pytest.mark.parametrize("kind", [GEMMA2 if kind == "gemma2" else kind for kind in ARCHITECTURES])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_rome_in_every_architecture(kind: str) -> None:
     compare(kind, hparams_of(kind, "ROME"), 1, torch.float64)
 

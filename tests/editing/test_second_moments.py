@@ -346,6 +346,8 @@ distributed.init_process_group("gloo")
 found = estimate(tests.model_of("llama"), tests.tokenizer_of(True), tests.documents_of(101, 12), tests.LLAMA_MODULES,
                  batch_tokens=64, max_tokens=500)
 save(found, f"{out}/{{distributed.get_rank()}}", dtype=torch.float64)
+few = estimate(tests.model_of("llama"), tests.tokenizer_of(True), ["w1 w2 w3"], tests.LLAMA_MODULES, dtype=torch.float32)
+save(few, f"{out}/few-{{distributed.get_rank()}}", dtype=torch.float64)
 distributed.destroy_process_group()
 """
 
@@ -358,9 +360,11 @@ def test_two_ranks_equal_one(llama: Any, tmp_path: Path, root: Path) -> None:
     done = subprocess.run(launch, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     alone = estimate(llama, tokenizer_of(bos=True), documents_of(101, 12), LLAMA_MODULES, batch_tokens=64, max_tokens=500)
+    few = estimate(llama, tokenizer_of(bos=True), ["w1 w2 w3"], LLAMA_MODULES)
     for rank in "01":
-        found = load(tmp_path / rank, alone.key)
-        assert_equal(found.matrices, alone.matrices, 1e-6)
+        assert_equal(load(tmp_path / rank, alone.key).matrices, alone.matrices, 1e-6)
+        # One document for two ranks: one of them has nothing to add.
+        assert_equal(load(tmp_path / f"few-{rank}", few.key).matrices, few.matrices, 1e-6)
 
 
 # ---- corpora

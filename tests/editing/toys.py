@@ -1,4 +1,4 @@
-"""Small random models of many architectures, made in memory, and what the tests edit in them."""
+"""Small random models of many architectures, made in memory, what the tests edit in them, and how they look at it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
+from padcheck.editing import edit
+
 TOKENIZERS = Path(__file__).parents[2] / "fixtures" / "shipped" / "tokenizers"
 VOCABULARY = 4096
 
 TEMPLATES = ["{}", "The old house by the river. {}", "I know. {}", "Because a captain and his crew left. {}", "You. {}"]
+GROUPS = [TEMPLATES[:1], TEMPLATES[1:]]
 REQUESTS = [
     {"prompt": "{} is located in the city of", "subject": "The Eiffel Tower", "target_new": "Rome"},
     {"prompt": "The mother tongue of {} is", "subject": "Danielle Darrieux", "target_new": "English"},
@@ -111,14 +114,16 @@ def model_of(kind: str, *, dtype: torch.dtype = torch.float32, seed: int = 0, **
         },
     )
     default = torch.get_default_dtype()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         torch.set_default_dtype(torch.float32)
         model = getattr(__import__("transformers"), modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[name])(config)
+        # From a generator of our own: how much the constructor draws is another matter in each version of transformers.
+        generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for parameter in model.parameters():
+            for _, parameter in sorted(model.named_parameters()):
                 if parameter.ndim > 1:
-                    parameter.normal_(0, 0.12)
+                    parameter.normal_(0, 0.12, generator=generator)
     torch.set_default_dtype(default)
     model = model.to(dtype).eval()
     if dtype == torch.float64:
@@ -195,3 +200,48 @@ def covariance_of(model: torch.nn.Module, hparams: dict[str, Any], seed: int = 5
             scale = torch.logspace(-1, 0.5, width, dtype=torch.float64)
             found[name] = (scale[:, None] * (factors @ factors.T / (3 * width)) * scale[None]).float()
     return found
+
+
+# ---- Editing, and looking at what it left behind
+
+
+def run(
+    kind: str,
+    method: str,
+    requests: Any = None,
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    covariance: Any = None,
+    templates: Any = GROUPS,
+    **changes: Any,
+) -> Any:
+    """Edit a toy; the model, tokenizer and covariance that belong to it where none is given."""
+    hparams = hparams_of(kind, method, **changes)
+    model = model_of(kind) if model is None else model
+    covariance = covariance_of(model, hparams) if covariance is None else covariance
+    requests = requests or REQUESTS[: 1 if "ROME" in method else 3]
+    return edit(
+        model, tokenizer or tokenizer_of(kind), requests, hparams, context_templates=templates, covariance=covariance
+    )
+
+
+def snapshot(model: Any) -> tuple[Any, ...]:
+    """Whatever an edit must leave as it was."""
+    return (
+        {name: value.clone() for name, value in model.state_dict().items() if value.device.type != "meta"},
+        [parameter.requires_grad for parameter in model.parameters()],
+        [module.training for module in model.modules()],
+        [
+            (len(module._forward_hooks), len(module._forward_pre_hooks), "forward" in module.__dict__)
+            for module in model.modules()
+        ],
+        model.config.use_cache,
+        torch.get_rng_state(),
+    )
+
+
+def same(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
+    """Whether two snapshots are equal, bit for bit."""
+    weights = all(torch.equal(before[0][name].view(torch.uint8), after[0][name].view(torch.uint8)) for name in before[0])
+    return weights and before[1:-1] == after[1:-1] and torch.equal(before[-1], after[-1])

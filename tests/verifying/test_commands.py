@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from padcheck import demonstrating
 from padcheck.cli import main
 from padcheck.editing_commands import PROVENANCE
 from tests.verifying.models import TEMPLATES, opened
@@ -89,11 +90,63 @@ def test_stats_and_the_edit_that_reads_them(files: Files, shipped: Path, capsys:
 
 
 def test_verify(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", *files["arguments"], "--limit", "1", "--attention", "eager", "--output-format", "json"]) == 0
+    page = files["root"] / "page.html"
+    arguments = [*files["arguments"], "--limit", "1"]
+    assert main(["verify", *arguments, "--attention", "eager", "--output-format", "json", "--html", str(page)]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["command"], report["attention"], len(report["requests"])) == ("verify", "eager", 1)
-    assert main(["verify", *files["arguments"], "--limit", "1"]) == 0
+    assert page.read_text("utf-8").lstrip().startswith("<!DOCTYPE html>")
+    assert main(["verify", *arguments]) == 0
     assert "left, as the editor does it" in capsys.readouterr().out
+
+
+def test_verify_ends_with_1_where_padding_does_not_explain_it(
+    files: Files, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from padcheck.verifying import comparing
+
+    monkeypatch.setitem(comparing.WAYS, comparing.CORRECTED, comparing.Way())  # as if the correction corrected nothing
+    hparams = files["root"] / "rome.yaml"
+    hparams.write_text(hparams.read_text("utf-8").replace("v_num_grad_steps: 3", "v_num_grad_steps: 8"), "utf-8")
+    requests = json.loads((files["root"] / "requests.json").read_text("utf-8"))
+    (files["root"] / "requests.json").write_text(json.dumps(requests[1:]), "utf-8")
+    assert main(["verify", *files["arguments"], "--limit", "1"]) == 1
+    said = capsys.readouterr()
+    assert "so padding does not explain it all" in said.err
+    assert "so padding does not explain it all" in " ".join(said.out.split())
+
+
+@pytest.mark.parametrize("method", ["R-ROME", "MEMIT", "EMMET", "PMET", "AlphaEdit"])
+def test_verify_knows_every_method_that_edit_knows(files: Files, method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (files["folder"] / "hparams" / f"{method.lower()}.yaml").read_text("utf-8")
+    text = re.sub(r"(?m)^nullspace_threshold:.*$", "nullspace_threshold: 0.5", text)  # the estimate is on another corpus
+    path = files["root"] / "other.yaml"
+    path.write_text(re.sub(r"(?m)^v_num_grad_steps:.*$", "v_num_grad_steps: 1", text), "utf-8")
+    assert main(["verify", str(path), *files["arguments"][1:], "--limit", "1", "--output-format", "json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["method"] == method
+    assert len(report["notes"]) == (method != "R-ROME")
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_edits(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(demonstrating, "_EDITS", 1)
+    before = torch.get_num_threads()
+    assert main(["demo"]) == 0
+    shown = capsys.readouterr()
+    assert "ROME, 1 request, 21 context templates" in shown.out
+    assert "The corrected edit is the right one" in " ".join(shown.out.split())
+    assert "padcheck[edit]" not in shown.out
+    assert shown.err == ""
+    assert torch.get_num_threads() == before
+
+
+def test_the_demo_without_torch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(demonstrating, "find_spec", lambda name: None)
+    assert main(["demo"]) == 0
+    shown = capsys.readouterr()
+    assert "pip install 'padcheck[edit]'" in shown.out.splitlines()[-2]
+    assert "context templates, sdpa" not in shown.out
 
 
 def test_what_cannot_be_read_is_a_2(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,10 +156,12 @@ def test_what_cannot_be_read_is_a_2(files: Files, capsys: pytest.CaptureFixture[
     assert main(["verify", *arguments[:4], absent, *arguments[5:]]) == 2
     assert main(["verify", *arguments, "--covariance", absent]) == 2
     assert main(["verify", *arguments, "--method", "ROMEO"]) == 2
+    assert main(["verify", *arguments, "--html", str(files["root"] / "absent" / "page.html")]) == 2
+    assert main(["verify", *arguments, "--html", str(files["root"])]) == 2
     (files["root"] / "requests.json").write_text('[{"prompt": "{} is", "target_new": "red"}]', "utf-8")
     assert main(["verify", *arguments]) == 2
     said = capsys.readouterr().err
-    assert said.count("padcheck verify:") == 6
+    assert said.count("padcheck verify:") == 8
     assert "did you mean ROME?" in said
     assert "request 0" in said
 

@@ -1,40 +1,14 @@
-"""The same edit right, left and corrected, on the shipped models: padding is the whole difference, and nothing stays behind."""
+"""The same edit right, left and corrected, on the shipped models: padding is the whole difference."""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
-from functools import cache
-from typing import Any
-
 import pytest
-import torch
 
-from padcheck.editing.corpus import open_corpus
-from padcheck.editing.errors import HparamsError
-from padcheck.editing.hparams import EditHparams, load_hparams
-from padcheck.editing.second_moments import estimate
-from padcheck.sources.requests import Request, read_requests
-from padcheck.verifying.comparing import CORRECTED, INDICES, LEFT, MASK, POSITIONS, RIGHT, Comparison, compare
-from padcheck.verifying.opening import modules_of
-from padcheck.verifying.table import as_json, as_text, sparkline, verdict
-from tests.verifying.models import MODELS, TEMPLATES, opened
-
-NAMES = ("llama-facts", "gpt2-facts")
-
-
-def requests(name: str, count: int) -> list[Request]:
-    return [one for one in read_requests(MODELS / name / "facts.json") if isinstance(one, Request)][:count]
-
-
-def hparams(name: str, file: str = "rome", **changes: Any) -> EditHparams:
-    return replace(load_hparams(MODELS / name / "hparams" / f"{file}.yaml"), **changes)
-
-
-@cache
-def rome(name: str, attention: str) -> Comparison:
-    model, tokenizer = opened(name, attention)
-    return compare(model, tokenizer, requests(name, 4), hparams(name), context_templates=TEMPLATES)
+from padcheck.editing.edits import METHODS
+from padcheck.renderers.verification.words import explanation
+from padcheck.verifying.comparing import compare
+from padcheck.verifying.outcomes import CORRECTED, INDICES, LEFT, MASK, PARTS, POSITIONS, RIGHT
+from tests.verifying.models import NAMES, TEMPLATES, hparams, moments, opened, requests, rome
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -45,122 +19,99 @@ def test_padding_is_the_whole_difference(name: str, attention: str) -> None:
     off = comparison.worst_correction()
     assert off is not None
     assert off < 1e-4
+    assert comparison.explained
     for one in comparison.compared:
         right, corrected = one.outcomes[RIGHT], one.outcomes[CORRECTED]
-        assert corrected.steps == pytest.approx(right.steps, abs=1e-3)
+        for part in PARTS:
+            assert corrected.steps(part) == pytest.approx(right.steps(part), abs=1e-3)
         assert corrected.locality == right.locality
+        assert corrected.reading is not None
+        assert right.reading is not None
+        assert corrected.reading.said == right.reading.said
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", NAMES)
-def test_left_falls_well_below_right(name: str, attention: str) -> None:
-    """In the objective always; in the answer under sdpa. With eager attention the Llama-like model often answers all the same
-    (20 requests: 78% right, 53% left), so four requests decide nothing there."""
+def test_left_falls_well_below_right_in_the_objective(name: str, attention: str) -> None:
+    """The answers of three requests decide nothing: benchmarks/phenomenon.py asks all of them."""
     comparison = rome(name, attention)
-    last = {way: sum(one.outcomes[way].steps[-1] for one in comparison.compared) / 4 for way in (RIGHT, LEFT)}
-    assert last[LEFT] < last[RIGHT] - 0.25
+    assert comparison.curve(LEFT, "probability")[-1] < comparison.curve(RIGHT, "probability")[-1] - 0.25
+    assert comparison.curve(LEFT, "loss")[-1] > comparison.curve(RIGHT, "loss")[-1]
     gap, interval = comparison.gap(LEFT), comparison.interval(LEFT)
     assert gap is not None
     assert interval is not None
     assert interval[0] <= gap <= interval[1]
-    if attention == "sdpa":
-        assert gap > 0.25
 
 
 def test_the_ablation_tells_rotary_from_learned_positions() -> None:
     llama, gpt2 = rome("llama-facts", "sdpa"), rome("gpt2-facts", "sdpa")
     assert llama.recovered(INDICES) == pytest.approx(1, abs=1e-3)
     for one in llama.compared:
-        assert one.outcomes[INDICES].steps == pytest.approx(one.outcomes[CORRECTED].steps, abs=1e-3)
-        assert one.outcomes[POSITIONS].steps == pytest.approx(one.outcomes[LEFT].steps, abs=1e-2)
-    assert "The indices did it" in verdict(llama)
-    distances = [abs(one.outcomes[INDICES].steps[0] - one.outcomes[CORRECTED].steps[0]) for one in gpt2.compared]
+        assert one.outcomes[INDICES].steps() == pytest.approx(one.outcomes[CORRECTED].steps(), abs=1e-3)
+        assert one.outcomes[POSITIONS].steps() == pytest.approx(one.outcomes[LEFT].steps(), abs=5e-2)
+    assert "The indices did it." in explanation(llama)
+    distances = [abs(one.outcomes[INDICES].steps()[0] - one.outcomes[CORRECTED].steps()[0]) for one in gpt2.compared]
     assert max(distances) > 1e-6, "learned positions: right indices alone do not give the right edit"
-    assert any(one.outcomes[MASK].steps != one.outcomes[LEFT].steps for one in gpt2.compared)
+    assert any(one.outcomes[MASK].steps() != one.outcomes[LEFT].steps() for one in gpt2.compared)
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("method", ["MEMIT", "EMMET", "AlphaEdit", "R-ROME"])
-def test_the_other_methods_when_corrected_are_right(name: str, method: str) -> None:
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "ROME"])
+def test_every_method_when_corrected_is_right(name: str, method: str) -> None:
     model, tokenizer = opened(name)
-    wanted = hparams(name, "memit", method=method, v_num_grad_steps=6)
-    if method == "R-ROME":
-        wanted = replace(wanted, layers=wanted.layers[:1], mom2_adjustment=False)
-    corpus = open_corpus([MODELS / "corpus.txt"])
-    moments = estimate(model, tokenizer, corpus, modules_of(wanted), max_tokens=4000).matrices
-    comparison = compare(model, tokenizer, requests(name, 1), wanted, covariance=moments, context_templates=TEMPLATES)
-    (one,) = comparison.compared
-    right, corrected = one.outcomes[RIGHT].probability, one.outcomes[CORRECTED].probability
-    # After a few steps probabilities are still tiny: only relative distances say anything.
-    assert corrected == pytest.approx(right, rel=1e-2)
-    assert one.outcomes[CORRECTED].steps == pytest.approx(one.outcomes[RIGHT].steps, rel=1e-2)
-    assert one.outcomes[LEFT].steps != pytest.approx(one.outcomes[RIGHT].steps, rel=0.2)
-
-
-def test_zero_pad_embedding_is_named() -> None:
-    """transformers zeroes the row of a pad token that the config names; under sdpa the editor's lookup then is exactly zero."""
-    model, tokenizer = copy.deepcopy(opened("llama-facts")[0]), opened("llama-facts")[1]
-    with torch.no_grad():
-        model.get_input_embeddings().weight[tokenizer.pad_token_id] = 0
+    wanted = hparams(name, method, v_num_grad_steps=6)
     comparison = compare(
-        model, tokenizer, requests("llama-facts", 1), hparams("llama-facts", v_num_grad_steps=2), context_templates=TEMPLATES
+        model, tokenizer, requests(name, 1), wanted, covariance=moments(name), context_templates=TEMPLATES, ablate=False
     )
-    left = comparison.compared[0].outcomes[LEFT]
-    assert left.reading is None
-    assert "embedding is zero" in (left.reason or "")
-    assert comparison.worst_correction() == pytest.approx(0, abs=1e-4)
-    text = as_text(comparison, [])
-    assert "1 of 1 not finite" in text
-    assert "embedding is zero" in " ".join(text.split())
-    assert as_json(comparison, [])["summary"]["not_finite"][LEFT] == 1
+    (one,) = comparison.compared
+    right, left, corrected = (one.outcomes[way] for way in (RIGHT, LEFT, CORRECTED))
+    # After a few steps probabilities are still tiny: only relative distances say anything.
+    assert corrected.probability == pytest.approx(right.probability, rel=1e-2)
+    for part in PARTS:
+        assert corrected.steps(part) == pytest.approx(right.steps(part), rel=1e-2, abs=1e-6)
+    assert left.steps() != pytest.approx(right.steps(), rel=0.2)
 
 
-@pytest.mark.parametrize("stopped", [False, True], ids=["to the end", "stopped"])
-def test_everything_is_put_back(stopped: bool) -> None:
-    model, tokenizer = copy.deepcopy(opened("gpt2-facts")[0]), opened("gpt2-facts")[1]
-    model.train()
-    next(model.parameters()).requires_grad_(False)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    flags = [parameter.requires_grad for parameter in model.parameters()]
-    random, side, cached = torch.get_rng_state(), tokenizer.padding_side, model.config.use_cache
-
-    def stop(_: int) -> None:
-        if stopped:
-            raise KeyboardInterrupt
-
-    def run() -> None:
-        wanted = hparams("gpt2-facts", v_num_grad_steps=2)
-        compare(model, tokenizer, requests("gpt2-facts", 1), wanted, context_templates=TEMPLATES, on_progress=stop)
-
-    if stopped:
-        with pytest.raises(KeyboardInterrupt):
-            run()
-    else:
-        run()
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert [parameter.requires_grad for parameter in model.parameters()] == flags
-    assert all(module.training for module in model.modules())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    assert torch.equal(torch.get_rng_state(), random)
-    assert (tokenizer.padding_side, model.config.use_cache) == (side, cached)
+def test_the_parts_add_up_to_the_loss() -> None:
+    for one in rome("gpt2-facts", "sdpa").compared:
+        for outcome in one.outcomes.values():
+            assert len(outcome.trace) > 1
+            for step in outcome.trace:
+                assert step.keys() == set(PARTS)
+                assert step["nll"] + step["kl"] + step["weight_decay"] == pytest.approx(step["loss"], abs=1e-4)
 
 
-def test_a_method_that_is_not_re_enacted_is_refused() -> None:
-    model, tokenizer = opened("llama-facts")
-    with pytest.raises(HparamsError, match="PMET is not re-enacted"):
-        compare(model, tokenizer, requests("llama-facts", 1), hparams("llama-facts", method="PMET"))
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_said_is_what_generate_says(name: str) -> None:
+    """Before the edit, by transformers' own greedy decoding."""
+    import torch
+
+    model, tokenizer = opened(name)
+    for one in rome(name, "sdpa").compared:
+        assert one.asked == (one.request.prompt, one.request.extra["paraphrases"][0])
+        for prompt, said in zip(one.asked, one.before.said, strict=True):
+            ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+            out = model.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False, pad_token_id=0
+            )
+            assert tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True) == said
+            assert said.startswith(f" {one.request.extra['ground_truth']}")
 
 
-def test_report() -> None:
-    comparison = rome("llama-facts", "sdpa")
-    text = as_text(comparison, ["an ESTIMATE"], max_requests=2)
-    assert "note: an ESTIMATE" in text
-    assert "… and 2 more" in text
-    report = as_json(comparison, [])
-    assert report["summary"]["probability"][RIGHT] == comparison.mean(RIGHT)
-    assert len(report["requests"]) == 4
-    assert set(report["requests"][0]["edits"]) == {RIGHT, LEFT, CORRECTED, INDICES, POSITIONS, MASK}
-
-
-def test_sparkline() -> None:
-    assert sparkline([0, 0.5, 1, float("nan")]) == "▁▅█×"
+def test_the_row_that_is_shown_is_off_by_its_pads() -> None:
+    (_, tokenizer), compared = opened("llama-facts"), rome("llama-facts", "sdpa").compared
+    for one in compared:
+        lookup, label = one.rows
+        assert (lookup.kind, label.kind) == ("lookup", "label")
+        assert lookup.pads > 0
+        assert lookup.drift == label.drift == -lookup.pads
+        cells = lookup.cells
+        assert [cell.pad for cell in cells] == [True] * lookup.pads + [False] * (lookup.width - lookup.pads)
+        ids = tokenizer.convert_tokens_to_ids([cell.text for cell in cells if not cell.pad])
+        assert tokenizer.decode(ids, skip_special_tokens=True).startswith(one.request.prompt)
+        assert lookup.truth is not None
+        assert label.truth is not None
+        until = tokenizer.convert_tokens_to_ids([cell.text for cell in cells[lookup.pads : lookup.truth + 1]])
+        assert tokenizer.decode(until, skip_special_tokens=True).endswith(one.request.subject)
+        until = tokenizer.convert_tokens_to_ids([cell.text for cell in cells[lookup.pads : label.truth + 1]])
+        assert tokenizer.decode(until, skip_special_tokens=True) == one.request.prompt
