@@ -9,12 +9,16 @@ from __future__ import annotations
 __version__ = "0.1.0"
 
 _HOME = {
+    "DriftError": "padcheck.guarding",
+    "DriftWarning": "padcheck.guarding",
+    "checked_index": "padcheck.guarding",
+    "guard": "padcheck.guarding",
     "locate": "padcheck.locating",
     "preflight": "padcheck.preflighting",
 }
 """Public name → the module that defines it. No module may bear a public name: once imported it would replace it."""
 
-__all__ = ["__version__", "locate", "preflight"]
+__all__ = ["DriftError", "DriftWarning", "__version__", "checked_index", "guard", "locate", "preflight"]
 
 
 def __getattr__(name: str) -> object:

@@ -1,12 +1,14 @@
 """`preflight --fix`: write what the editor can be told, then look again.
 
 The side is written where the framework reads it (tokenizer_config.json, hparams). Where it cannot be told a side, or no side is
-right, the right columns go to `<requests>.padcheck.json`, which `padcheck.guard(corrections=PATH)` obeys. "corrected" is said
-only after a second pass with the correction finds no drift.
+right for all positions, side and columns go to `<requests>.padcheck.json`, which `padcheck.guard(corrections=PATH)` obeys: it
+pads the editor's batches on that side and hands it those columns. Label slots are counted inside the editor, out of its reach,
+so the side is the one that is right for them. "corrected" is said only after a second pass with the correction finds no drift.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -19,12 +21,13 @@ from typing import IO, Any
 from padcheck.diagnostics import relative_posix
 from padcheck.passes import Outcome, run_pass
 from padcheck.planning import Plan
-from padcheck.positions.drift import Reading
+from padcheck.positions.drift import Reading, anchored_at_row_end
 from padcheck.positions.editors import Side
 from padcheck.positions.rows import Prepared, running_text
 from padcheck.remedies import right_side, usable_places
 from padcheck.reports import PreflightReport, Remedy
 from padcheck.sources.reading import STDIN, SourceError
+from padcheck.sources.requests import RequestProblem, read_requests
 from padcheck.sources.token_readers import TokenReader
 
 VERSION = 1
@@ -32,9 +35,10 @@ VERSION = 1
 
 @dataclass(slots=True)
 class Correction:
-    """What would be written. `config`: (path, new text) of a tokenizer_config.json; `rows`: whether a corrections file is needed."""
+    """What would be written. `config`: (path, new text) of a tokenizer_config.json; `guarded`: the side that a guard must keep."""
 
     side: Side | None = None
+    guarded: Side | None = None
     config: tuple[Path, str, str] | None = None
     shifts: dict[tuple[int, str, int, str], int] = field(default_factory=dict)
     heads: dict[int, str] = field(default_factory=dict)
@@ -59,14 +63,16 @@ def correct(
         if places and places[0].kind == "tokenizer_config":
             correction.side = other
             correction.config = _config_edit(Path(plan.tokenizer.path), other)
-    side: Side = correction.side or plan.side.value
+    side: Side = correction.side or _side_of_labels(plan)
+    if side != (correction.side or plan.side.value):
+        correction.guarded = side
     causes = {group.cause for group in outcome.tally.groups.values()}
     if "retokenised" in causes:
         _find_heads(plan, requests, side, correction)
     _find_shifts(plan, requests, side, correction)
     again = run_pass(plan, requests, plan.templates, side=side, shifts=correction.shifts, heads=correction.heads)
     left_over = again.tally.drifting
-    if left_over and not correction.entries and correction.config is None:
+    if left_over and not correction.entries and correction.config is None and not left_over < outcome.tally.drifting:
         return None
     if write:
         _write(plan, requests, side, correction)
@@ -79,17 +85,43 @@ def correct(
         report.remedies.insert(
             0, Remedy(f"{state}: padding_side {side}.", shown, f'"padding_side": "{side}"', not left_over)
         )
-    if correction.entries:
+    if correction.entries or correction.guarded:
         report.corrections_path = relative_posix(corrections_path(requests), Path.cwd())
         line = f'with padcheck.guard(tokenizer, model=model, corrections="{report.corrections_path}"): ...'
+        what = f"{side} padding for the editor's batches" if correction.guarded else ""
+        columns = f"{len(correction.entries):,} corrections" if correction.entries else ""
         report.remedies.insert(
-            0, Remedy(f"{state}: {len(correction.entries):,} corrections.", report.corrections_path, line, not left_over)
+            0,
+            Remedy(f"{state}: {' and '.join(filter(None, (what, columns)))}.", report.corrections_path, line, not left_over),
         )
     drift_rules = {group.rule for group in outcome.tally.groups.values()} | {"PAD105", "PAD106"}
     other_errors = any(item.severity == "error" and item.rule not in drift_rules for item in report.findings)
     if write and not left_over and not other_errors and not report.errors:
         report.verdict = "corrected"
     return correction
+
+
+def request_digest(prompt: str, subject: str, target: str) -> str:
+    """A request's mark: the filled prompt, the subject, and the target without the spaces that editors put around it."""
+    return digest("\x1f".join((prompt.replace("{}", subject), subject, target.strip())))
+
+
+def digest(text: str) -> str:
+    """A text's mark: the first 16 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _side_of_labels(plan: Plan) -> Side:
+    """The side that is right for the label slots: those columns cannot be handed to the editor."""
+    if plan.side.forced_by_method:
+        return plan.side.value
+    at_end = {anchored_at_row_end(batch.labels) for batch in plan.batches if batch.labels is not None}
+    return plan.side.value if len(at_end) != 1 else "left" if at_end.pop() else "right"
+
+
+def _stand_in(plan: Plan) -> bool:
+    """Whether the context templates are not those that the editor will sample."""
+    return plan.options.context_templates is None and len(plan.templates.texts) > 1
 
 
 def corrections_path(requests: str | Path) -> Path:
@@ -138,16 +170,22 @@ def right_head(prepared: Prepared, reader: TokenReader) -> str | None:
 
 
 def _find_shifts(plan: Plan, requests: str | Path, side: Side, correction: Correction) -> None:
+    stand_in = _stand_in(plan)
+
     def look(reading: Reading) -> None:
-        if reading.editor is None or reading.truth is None or not reading.drift:
+        if reading.editor is None or reading.truth is None or not reading.drift or reading.kind == "label":
             return
-        request = reading.row.prepared.request
-        key = (request.index, reading.batch.name, reading.row.number, reading.kind)
+        row = reading.row
+        request = row.prepared.request
+        key = (request.index, reading.batch.name, row.number, reading.kind)
         correction.shifts[key] = -reading.drift
+        if stand_in and row.number and not row.is_kl:
+            return  # the editor will build another row; a guard corrects it when it sees it
         correction.entries.append(
             {
-                "request": request.index, "case_id": request.case_id, "batch": reading.batch.name, "row": reading.row.number,
-                "kind": reading.kind, "from": reading.editor, "to": reading.truth,
+                "request": request.index, "case_id": request.case_id, "batch": reading.batch.name, "row": row.number,
+                "kind": reading.kind, "text": digest(row.measured.text), "width": reading.width,
+                "from": reading.editor, "to": reading.truth,
             }
         )  # fmt: skip
 
@@ -200,7 +238,7 @@ def _write(plan: Plan, requests: str | Path, side: Side, correction: Correction)
         with atomic(path) as handle:
             handle.write(after)
         correction.written.append(relative_posix(path, Path.cwd()))
-    if correction.entries:
+    if correction.entries or correction.guarded:
         path = corrections_path(requests)
         with atomic(path) as handle:
             for piece in _pieces(plan, requests, side, correction.entries):
@@ -214,14 +252,32 @@ def _pieces(plan: Plan, requests: str | Path, side: Side, entries: Iterable[Mapp
     head = {
         "version": VERSION, "tool": {"name": "padcheck", "version": __version__}, "framework": plan.editor.id, "method": plan.method_name,
         "fact_token": plan.fact_token, "run": plan.options.run, "padding_side": side,
-        "requests_path": relative_posix(requests, Path.cwd()),
+        "requests_path": relative_posix(requests, Path.cwd()), "templates": "stand-in" if _stand_in(plan) else "given",
     }  # fmt: skip
-    yield json.dumps(head, ensure_ascii=False, indent=1)[:-2] + ',\n "corrections": [\n'
-    first = True
-    for entry in entries:
-        yield ("  " if first else ",\n  ") + json.dumps(entry, ensure_ascii=False)
-        first = False
-    yield "\n ]\n}\n"
+    yield json.dumps(head, ensure_ascii=False, indent=1)[:-2]
+    yield from _listed("requests", _marks(plan, requests))
+    yield from _listed("corrections", entries)
+    yield "\n}\n"
+
+
+def _listed(key: str, values: Iterable[Any]) -> Iterator[str]:
+    """A list of the file, a line for each value."""
+    yield f',\n "{key}": ['
+    separator = "\n  "
+    for value in values:
+        yield separator + json.dumps(value, ensure_ascii=False)
+        separator = ",\n  "
+    yield "\n ]"
+
+
+def _marks(plan: Plan, requests: str | Path) -> Iterator[str | None]:
+    """The digest of each request, in the file's order; None for a record that is none."""
+    needed = plan.method.kind == "locate"
+    for item in read_requests(requests, subject_required=needed, zsre_target=plan.zsre_target):
+        if isinstance(item, RequestProblem):
+            yield None
+        else:
+            yield request_digest(item.prompt, item.subject, item.target_new)
 
 
 @contextmanager

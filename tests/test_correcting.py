@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -102,44 +103,47 @@ def test_a_folder_without_a_config_gets_one(tmp_path: Path) -> None:
     assert (path, old, json.loads(new)) == (tmp_path / "tokenizer_config.json", "", {"padding_side": "right"})
 
 
-def expected_shifts(
+def expected_columns(
     name: str, requests: list[dict[str, Any]], templates: list[str]
-) -> dict[tuple[int, str, int, str], tuple[int, int]]:
-    """PMET's columns under left padding, by counting: (request, batch, row, kind) → (the editor's, the true one)."""
+) -> dict[tuple[int, str, int, str], tuple[str, int, int, int]]:
+    """PMET's columns of `subject_first` under right padding, by counting: (request, batch, row, kind) → (the row, the width, the
+    editor's column, the true one). The editor counts from the padded row's end; the subject's first token is the one behind its prefix.
+    """
     tokenizer = load(name)
-    shifts = {}
+    columns = {}
 
-    def padded(index: int, batch: str, rows: list[tuple[str, int, str]]) -> None:
+    def padded(index: int, batch: str, rows: list[tuple[str, str, str]]) -> None:
         width = max(len(tokenizer.encode(text).ids) for text, _, _ in rows)
-        for number, (text, column, kind) in enumerate(rows):
-            pads = width - len(tokenizer.encode(text).ids)
-            if pads:
-                shifts[index, batch, number, kind] = column, column + pads
+        for number, (text, subject, kind) in enumerate(rows):
+            start = text.index(subject)
+            counted = width + len(tokenizer.encode(text[:start]).ids) - len(tokenizer.encode(text).ids)
+            offsets = tokenizer.encode(text).offsets
+            true = next(at for at, (first, last) in enumerate(offsets) if first <= start < last)
+            if counted != true:
+                columns[index, batch, number, kind] = text, width, counted, true
 
     for index, one in enumerate(requests):
         prompt, subject = one["prompt"], one["subject"]
         target = tokenizer.encode(" " + one["target_new"]).ids
         head = tokenizer.decode(target[:-1])
-        assert tokenizer.encode(prompt + head).ids == tokenizer.encode(prompt).ids + target[:-1], "nothing else drifts"
-        lookups, labels, keys = [], [], []
-        for template in templates:
-            text = template.format(prompt)
-            column = len(tokenizer.encode(text[: text.index(subject) + len(subject)]).ids) - 1
-            lookups.append((text + head, column, "lookup"))
-            labels.append((text + head, len(tokenizer.encode(text).ids) - 1, "label"))
-            keys.append((text, column, "key"))
-        kl = (f"{subject} is a", len(tokenizer.encode(subject).ids) - 1, "kl")
-        padded(index, "optimise", [*lookups, kl])
-        padded(index, "optimise", [*labels, (kl[0], 0, "none")])
-        padded(index, "keys", keys)
-    return {key: value for key, value in shifts.items() if key[3] != "none"}
+        assert tokenizer.encode(prompt + head).ids == tokenizer.encode(prompt).ids + target[:-1], "heads survive"
+        texts = [template.format(prompt) for template in templates]
+        lookups = [(text + head, subject, "lookup") for text in texts]
+        padded(index, "optimise", [*lookups, (f"{subject} is a", subject, "kl")])
+        padded(index, "keys", [(text, subject, "key") for text in texts])
+        padded(index, "current", [(prompt, subject, "current")])
+    return columns
+
+
+TEMPLATES = ["{}", "Therefore. {}", "The old house by the river was quiet. {}"]
 
 
 def test_corrections_row_by_row(tmp_path: Path) -> None:
-    """EasyEdit pads PMET on the left by code: no file tells it the side, so the columns are written down."""
-    hparams, requests = write_hparams(tmp_path, "PMET"), write_requests(tmp_path, PLAIN)
+    """EasyEdit counts labels from the row's start and subject_first from its end: right padding, and other columns."""
+    hparams = write_hparams(tmp_path, "PMET", fact_token="subject_first")
+    requests = write_requests(tmp_path, PLAIN)
     templates = tmp_path / "templates.txt"
-    templates.write_text("{}\nTherefore. {}\nThe old house by the river was quiet. {}\n", "utf-8")
+    templates.write_text("\n".join(TEMPLATES) + "\n", "utf-8")
     before = snapshot(tmp_path)
     ran = preflight(hparams, requests, TOKENIZERS / "gpt2-shape", "--context-templates", templates, "--fix")
     report = ran.json
@@ -149,27 +153,60 @@ def test_corrections_row_by_row(tmp_path: Path) -> None:
 
     corrections = json.loads(path.read_text("utf-8"))
     jsonschema.validate(corrections, SCHEMA)
-    said = {name: corrections[name] for name in ("version", "framework", "method", "fact_token", "run", "padding_side")}
-    assert said == {
+    names = ("version", "framework", "method", "fact_token", "run", "padding_side", "templates")
+    assert {name: corrections[name] for name in names} == {
         "version": 1,
         "framework": "easyedit",
         "method": "PMET",
-        "fact_token": "subject_last",
+        "fact_token": "subject_first",
         "run": "edit",
-        "padding_side": "left",
+        "padding_side": "right",
+        "templates": "given",
     }
     written = {
-        (entry["request"], entry["batch"], entry["row"], entry["kind"]): (entry["from"], entry["to"])
+        (entry["request"], entry["batch"], entry["row"], entry["kind"]): (
+            entry["text"],
+            entry["width"],
+            entry["from"],
+            entry["to"],
+        )
         for entry in corrections["corrections"]
     }
-    assert written == expected_shifts(
-        "gpt2-shape", PLAIN, ["{}", "Therefore. {}", "The old house by the river was quiet. {}"]
-    )
+    expected = expected_columns("gpt2-shape", PLAIN, TEMPLATES)
+    assert written == {
+        key: (hashlib.sha256(text.encode()).hexdigest()[:16], width, counted, true)
+        for key, (text, width, counted, true) in expected.items()
+    }
+    assert {key[3] for key in expected} == {"lookup", "kl", "key", "current"}
     assert {entry["case_id"] for entry in corrections["corrections"]} == {"a", "b", "c"}
+    marks = ["\x1f".join((one["prompt"], one["subject"], one["target_new"])) for one in PLAIN]
+    assert corrections["requests"] == [hashlib.sha256(mark.encode()).hexdigest()[:16] for mark in marks]
 
     first = snapshot(tmp_path)
     preflight(hparams, requests, TOKENIZERS / "gpt2-shape", "--context-templates", templates, "--fix")
     assert snapshot(tmp_path) == first
+
+
+def test_a_side_that_no_file_can_tell_the_editor(tmp_path: Path) -> None:
+    """EasyEdit pads PMET on the left by code. Right padding makes every position right, so the file names that side alone."""
+    hparams, requests = write_hparams(tmp_path, "PMET"), write_requests(tmp_path, PLAIN)
+    ran = preflight(hparams, requests, TOKENIZERS / "gpt2-shape", "--fix")
+    assert ran.json["verdict"] == "corrected"
+    corrections = json.loads((tmp_path / "requests.json.padcheck.json").read_text("utf-8"))
+    jsonschema.validate(corrections, SCHEMA)
+    assert (corrections["padding_side"], corrections["templates"]) == ("right", "stand-in")
+    assert corrections["corrections"] == []
+
+
+def test_without_the_runs_templates_only_rows_that_need_none_are_listed(tmp_path: Path) -> None:
+    hparams = write_hparams(tmp_path, "PMET", fact_token="subject_first")
+    ran = preflight(hparams, write_requests(tmp_path, PLAIN), TOKENIZERS / "gpt2-shape", "--fix")
+    assert ran.json["verdict"] == "corrected"
+    corrections = json.loads((tmp_path / "requests.json.padcheck.json").read_text("utf-8"))
+    jsonschema.validate(corrections, SCHEMA)
+    assert corrections["templates"] == "stand-in"
+    assert corrections["corrections"]
+    assert {entry["row"] == 0 or entry["kind"] == "kl" for entry in corrections["corrections"]} == {True}
 
 
 def test_the_line_to_paste(tmp_path: Path) -> None:
@@ -252,7 +289,8 @@ def test_no_side_is_right_for_subject_first(tmp_path: Path, side: str) -> None:
     assert ran.json["verdict"] == "corrected"
     corrections = json.loads((tmp_path / "requests.json.padcheck.json").read_text("utf-8"))
     jsonschema.validate(corrections, SCHEMA)
-    assert corrections["padding_side"] == side
+    assert corrections["padding_side"] == "right", "the label slots cannot be moved"
+    assert {entry["kind"] for entry in corrections["corrections"]} <= {"lookup", "kl", "key", "value", "current"}
 
 
 def test_a_diff_writes_nothing(tmp_path: Path) -> None:
@@ -286,13 +324,13 @@ def test_other_errors_keep_the_verdict(tmp_path: Path) -> None:
 
 
 def test_a_stated_side_is_not_written_to_the_folder(tmp_path: Path) -> None:
-    """`--padding-side left` is what the caller's code does: tokenizer_config.json would not change it."""
+    """`--padding-side left` is what the caller's code does: tokenizer_config.json would not change it, a guard does."""
     folder = tokenizer_folder(tmp_path, "gpt2-shape")
     before = snapshot(folder)
     ran = preflight(write_hparams(tmp_path), write_requests(tmp_path, PLAIN), folder, "--padding-side", "left", "--fix")
     assert snapshot(folder) == before
     assert ran.json["verdict"] == "corrected"
-    assert json.loads((tmp_path / "requests.json.padcheck.json").read_text("utf-8"))["padding_side"] == "left"
+    assert json.loads((tmp_path / "requests.json.padcheck.json").read_text("utf-8"))["padding_side"] == "right"
 
 
 @pytest.mark.parametrize(
@@ -316,6 +354,7 @@ def test_probes_are_corrected_or_said_not_to_be(tmp_path: Path, name: str, side:
     jsonschema.validate(corrections, SCHEMA)
     keys = [(entry["request"], entry["batch"], entry["row"], entry["kind"]) for entry in corrections["corrections"]]
     assert len(keys) == len(set(keys))
+    assert corrections["corrections"] or corrections["padding_side"] != side
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import unicodedata
 import xml.etree.ElementTree as ElementTree
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ def row(
         text="".join(tokens),
         cells=tuple(cells),
     )
-    return replace(view, **fields)
+    return view.replace(**fields)
 
 
 ENGLISH = ["The", "Ġmother", "Ġtongue", "Ġof", "ĠDan", "ielle", "Ġis"]
@@ -482,7 +481,7 @@ def hostile_report() -> PreflightReport:
         fix=Fix(HOSTILE, (TextEdit(Place(HOSTILE, 1, 1, 1, 2), HOSTILE),)),
     )
     return preflight(
-        findings=[finding, replace(finding, place=Place())],
+        findings=[finding, finding.replace(place=Place())],
         errors=[JobError(HOSTILE, Place(HOSTILE, 3), HOSTILE, RequestRef(1, HOSTILE))],
         worst=[row([HOSTILE, "ux"], 0, 1, case_id=HOSTILE, text=HOSTILE, note=HOSTILE, cause=HOSTILE)],
         remedies=[Remedy(HOSTILE, HOSTILE, HOSTILE)],
@@ -661,9 +660,31 @@ CORRECTIONS: dict[str, Any] = {
     "run": "edit",
     "padding_side": "left",
     "requests_path": "requests.json",
+    "templates": "given",
+    "requests": ["0123456789abcdef", "fedcba9876543210", None],
     "corrections": [
-        {"request": 0, "case_id": 7, "batch": "optimise", "row": 3, "kind": "lookup", "from": 5, "to": 12},
-        {"request": 0, "case_id": None, "batch": "keys", "row": 0, "kind": "key", "from": -1, "to": 4},
+        {
+            "request": 0,
+            "case_id": 7,
+            "batch": "optimise",
+            "row": 3,
+            "kind": "lookup",
+            "text": "0" * 16,
+            "width": 14,
+            "from": 5,
+            "to": 12,
+        },
+        {
+            "request": 0,
+            "case_id": None,
+            "batch": "keys",
+            "row": 0,
+            "kind": "key",
+            "text": "1" * 16,
+            "width": 6,
+            "from": -1,
+            "to": 4,
+        },
         {
             "request": 1,
             "case_id": "x",
@@ -687,6 +708,8 @@ def test_the_corrections_schema() -> None:
         first | {"to": -1},
         first | {"kind": "head"},
         first | {"row": None},
+        first | {"text": "no digest"},
+        first | {"width": 0},
         head | {"from": 3},
         head | {"kind": "label"},
         {name: value for name, value in first.items() if name != "batch"},
@@ -785,7 +808,7 @@ def test_github() -> None:
 
 
 def test_gitlab() -> None:
-    twins = [replace(findings()[0], place=Place("a.yaml", line)) for line in (1, 2)]
+    twins = [findings()[0].replace(place=Place("a.yaml", line)) for line in (1, 2)]
     report = check(findings=[*findings(), *twins], errors=[JobError("no such file", Place("x.yaml"))])
     issues = json.loads(RENDERERS["gitlab"](report))
     assert len({issue["fingerprint"] for issue in issues}) == len(issues) == 6

@@ -7,12 +7,13 @@ All arithmetic is data: see `arithmetic`.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from padcheck.positions.arithmetic import FLAGS, BadExpression, Expression, compile_expression
+from padcheck.positions.sites import KEYS, Site
 from padcheck.resources import rules_dir
 
 if TYPE_CHECKING:
@@ -198,6 +199,10 @@ class Editor:
     unknown_family: Literal["error", "fine"]
     methods: Mapping[str, Method]
     pad: str | None = None
+    sites: tuple[Site, ...] = ()
+    """The functions at which `padcheck.guard` steps in."""
+    marks: tuple[str, ...] = ()
+    """Files that tell the framework's code from that of its relatives, relative to the folder its sites are relative to."""
 
 
 def _keys(table: Mapping[str, Any], allowed: set[str], where: str, required: tuple[str, ...] = ()) -> None:
@@ -308,6 +313,31 @@ _METHOD_CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def _sites(table: Mapping[str, Any], indices: Mapping[str, Index], where: str) -> Iterator[Site]:
+    _keys(table, {"side", "marks", *KEYS}, where)
+    _choice(table, "side", get_args(Side), where)
+    for kind, (required, optional) in KEYS.items():
+        for number, entry in enumerate(table.get(kind, ())):
+            here = f"{where}.{kind}[{number}]"
+            needed = ("files", "function", "source", *sorted(required))
+            _keys(entry, {*needed, "tokenizer", *optional}, here, needed)
+            _choice(entry, "side", get_args(Side), here)
+            given = {key: value for key, value in entry.items() if key != "files"}
+            if "side" in optional:
+                given.setdefault("side", table.get("side"))
+            if "labels" in given:
+                given["labels"] = _expression(given["labels"], f"{here}.labels")
+            if "index" in given:
+                if given["index"] not in indices:
+                    raise EditorDataError(f"{here}.index: there is no [index.{given['index']}]")
+                entries = indices[given["index"]].by_fact_token
+                given["index"] = {
+                    token: item.text if isinstance(item, Expression) else item.message for token, item in entries.items()
+                }
+            for file in entry["files"]:
+                yield Site(kind=kind, file=file, **given)
+
+
 def _choice(table: Mapping[str, Any], key: str, choices: tuple[str, ...], where: str) -> None:
     if key in table and table[key] not in choices:
         raise EditorDataError(f"{where}.{key}: {table[key]!r} is none of {', '.join(choices)}")
@@ -335,7 +365,7 @@ def parse_editor(text: str, stem: str) -> Editor:
         data,
         {
             "id", "title", "repository", "commit", "hparams", "method_key", "recognise", "side", "family", "unknown_family", "index",
-            "methods", "pad",
+            "methods", "pad", "guard",
         },
         where,
         ("id", "title", "repository", "commit", "hparams", "methods"),
@@ -368,6 +398,8 @@ def parse_editor(text: str, stem: str) -> Editor:
         unknown_family=data.get("unknown_family", "fine"),
         methods=methods,
         pad=data.get("pad"),
+        sites=tuple(_sites(data.get("guard", {}), indices, f"{where} [guard]")),
+        marks=tuple(data.get("guard", {}).get("marks", ())),
     )
 
 

@@ -1,0 +1,1 @@
+"""What `padcheck.guard` is made of: functions redirected, tokenizers and models kept, rows watched."""

@@ -1,0 +1,50 @@
+"""What a guard says about positions that drift: one sentence, the token table of the worst rows, the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from padcheck.guards.errors import DriftError
+from padcheck.passes import record
+from padcheck.positions.drift import Reading
+from padcheck.renderers import strips, wording
+from padcheck.renderers.text import render_row
+from padcheck.viewing import row_view
+
+_SHOWN = 3
+"""Rows whose tokens are shown."""
+
+CORRECT = 'padcheck.guard(tokenizer, policy="correct") makes it right, or stops and says why it cannot.'
+
+
+def drift_error(where: str, drifting: Sequence[Reading], checked: int, remedy: str) -> DriftError:
+    """The error for positions that drift at `where`."""
+    return DriftError(told(where, drifting, checked, remedy), tuple(record(reading) for reading in drifting))
+
+
+def told(where: str, drifting: Sequence[Reading], checked: int, remedy: str) -> str:
+    """The sentence, the rows and the remedy."""
+    lines = [f"{where}: {sentence(drifting, checked)}"]
+    lines.append(strips.LEGEND)
+    lines += [render_row(row_view(reading)) for reading in worst(drifting)[:_SHOWN]]
+    return "\n\n".join([*lines, remedy] if remedy else lines)
+
+
+def sentence(drifting: Sequence[Reading], checked: int) -> str:
+    """`4 of 23 positions are not on the tokens that are meant, under left padding (padding not counted)`."""
+    side = "left" if drifting[0].left else "right"
+    causes = ", ".join(dict.fromkeys(wording.cause(reading.causes[0]).label for reading in drifting))
+    if checked == 1:
+        return f"a position is not on the token that is meant, under {side} padding ({causes})"
+    verb = "is" if len(drifting) == 1 else "are"
+    return f"{len(drifting)} of {checked} positions {verb} not on the tokens that are meant, under {side} padding ({causes})"
+
+
+def worst(drifting: Sequence[Reading]) -> list[Reading]:
+    """One reading of each kind, the furthest off; then the rest by distance."""
+    ordered = sorted(drifting, key=lambda reading: -abs(reading.drift or 0))
+    first: dict[str, Reading] = {}
+    for reading in ordered:
+        first.setdefault(reading.kind, reading)
+    chosen = list(first.values())
+    return chosen + [reading for reading in ordered if not any(reading is one for one in chosen)]

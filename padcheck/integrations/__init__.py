@@ -1,0 +1,1 @@
+"""Editing frameworks, wrapped so that every run of theirs is guarded."""
