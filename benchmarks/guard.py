@@ -45,6 +45,11 @@ from padcheck.editing.second_moments import estimate  # noqa: E402
 
 MODELS = ROOT / "fixtures" / "shipped" / "models"
 TOKENIZERS = ROOT / "fixtures" / "shipped" / "tokenizers"
+# As long as ROME's hparams ask for (5 and 10 tokens and more); EasyEdit's own, sampled for MEMIT and its kin, are all of one length.
+FIXED = [
+    "{}", "Yes. {}", "The old river. {}", "Therefore the house by the road was quiet. {}", "I. {}",
+    "Because the captain of the second ship was late, nobody saw the light between the trees. {}",
+]  # fmt: skip
 FOLDERS = {"ROME": "rome", "R-ROME": "r_rome", "MEMIT": "memit", "EMMET": "emmet", "PMET": "pmet", "AlphaEdit": "alphaedit"}
 
 
@@ -140,6 +145,7 @@ class Edited:
         self.weights = {name: self.editor.model.get_parameter(name).detach().clone() for name in self.names}
         self.updates: dict[str, torch.Tensor] = {}
         self.probability = float("nan")
+        self.templates: list[Any] | None = None
         self.request: Mapping[str, Any] = {}
         if hasattr(self.main, "COV_CACHE"):
             modules = [name.removesuffix(".weight") for name in self.names]
@@ -159,18 +165,20 @@ class Edited:
         return answer
 
     def edit(self, request: Mapping[str, Any], side: str) -> list[dict[str, Any]]:
-        """BaseEditor's numbers for one fact. Templates are sampled anew from the same seed; weights are as before afterwards."""
+        """BaseEditor's numbers for one fact. Templates are those given, or sampled anew from the same seed."""
         self.request = request
         with torch.no_grad():  # EasyEdit does not take every method's edit back
             for name, weight in self.weights.items():
                 self.editor.model.get_parameter(name).copy_(weight)
-        self.main.CONTEXT_TEMPLATES_CACHE = None
+        self.main.CONTEXT_TEMPLATES_CACHE = self.templates
         self.editor.tok.padding_side = side
         torch.manual_seed(0)
+        # EasyEdit's PMET puts a space before the target for GPT models alone; for others it has to be written.
+        space = " " if self.method == "PMET" and "gpt" not in self.kind else ""
         locality = [one["prompt"] for one in request["locality"][:3]], [one["target"] for one in request["locality"][:3]]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             metrics, _, _ = self.editor.edit(
-                prompts=[request["prompt"]], target_new=[request["target_new"]], ground_truth=[request["ground_truth"]],
+                prompts=[request["prompt"]], target_new=[space + request["target_new"]], ground_truth=[request["ground_truth"]],
                 subject=[request["subject"]], rephrase_prompts=[request["paraphrases"][0]],
                 locality_inputs={"other": {"prompt": [locality[0]], "ground_truth": [locality[1]]}}, verbose=False,
             )  # fmt: skip
@@ -178,10 +186,10 @@ class Edited:
 
 
 @torch.no_grad()
-def probability(model: Any, tokenizer: Any, request: Mapping[str, Any], joined: str) -> float:
+def probability(model: Any, tokenizer: Any, request: Mapping[str, Any]) -> float:
     """Geometric mean of the probabilities of the new answer's tokens behind the plain prompt."""
     prompt = tokenizer.encode(request["prompt"])
-    whole = tokenizer.encode(request["prompt"] + joined + request["target_new"])
+    whole = tokenizer.encode(request["prompt"] + " " + request["target_new"])
     logits = model(torch.tensor([whole])).logits[0].log_softmax(-1)
     picked = [logits[at - 1, whole[at]].item() for at in range(len(prompt), len(whole))]
     return float(torch.tensor(picked).mean().exp())
@@ -202,14 +210,12 @@ def same_bits(left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-def compare(module: Any, kind: str, method: str, facts: list[dict[str, Any]], count: int) -> dict[str, Any]:
-    """The four ways, over the first `count` facts that can be right.
-
-    EasyEdit's PMET glues the target to the prompt for models that are not GPT: "in" + "Old" is "inOld", whose tokens are others
-    on either side. A guard stops such an edit; they are counted and passed over.
-    """
+def compare(module: Any, kind: str, method: str, templates: str, facts: list[dict[str, Any]], count: int) -> dict[str, Any]:
+    """The four ways, over the first `count` facts that can be right on some side: a guard stops the others, which are counted."""
     edited = Edited(module, kind, method)
-    found: dict[str, Any] = {"model": kind, "method": method, "facts": count}
+    if templates == "fixed":
+        edited.templates = list(FIXED) if method in ("ROME", "R-ROME") else [FIXED[:1], FIXED[1:]]
+    found: dict[str, Any] = {"model": kind, "method": method, "templates": templates, "facts": count}
     passed_over = 0
     rows: dict[str, list[Any]] = {name: [] for name in ("right", "left", "corrected", "same", "numbers", "forwards", "nan")}
     drifting = corrected = checked = 0
@@ -395,7 +401,11 @@ def main() -> None:
         both = [(kind, method) for kind in options.models for method in options.methods]
         results: dict[str, list[dict[str, Any]]] = {}
         if "edits" in options.only:
-            results["edits"] = [shown(compare(module, kind, method, facts[kind], options.facts)) for kind, method in both]
+            results["edits"] = [
+                shown(compare(module, kind, method, templates, facts[kind], options.facts))
+                for kind, method in both
+                for templates in options.templates
+            ]
         if "labels" in options.only:
             results["labels"] = [shown(labels(name)) for name in ("llama2-metaspace", "llama2-prepend")]
         if "overhead" in options.only:

@@ -3,16 +3,17 @@
     python benchmarks/phenomenon.py [--limit N] [--models NAME ...] [--methods NAME ...] [--attentions NAME ...] [--published]
 
 All requests of ``facts.json``, which were fixed before the models were trained, each edited alone; hparams as
-``fixtures/choose_hparams.py`` chose them on *other* requests, by the right edit alone. The probability is the geometric mean
-over the target's tokens, the interval a bootstrap over the requests. One thread; some minutes for each line.
+``fixtures/choose_hparams.py`` chose them on *other* requests: MEMIT's by the right edit alone, ROME's also by what left
+padding takes there (lines "by score": ROME's by the right edit alone). The probability is the geometric mean over the
+target's tokens, the interval a bootstrap over the requests. One thread; some minutes for each line.
 
 Eager and sdpa attention differ in what they give a masked pad, which has nothing to attend to. sdpa gives it zeros. Eager
 adds the least float to every score, which swallows the scores: softmax then spreads evenly over *all* columns of the row,
 those of its later, real tokens included. A left-padded editor that reads its starting value off a pad so gets a vector of
-another length (llama-facts, layer 0, six requests: 4.8 under sdpa, 21.8 under eager, 29.7 where it should look), and the
-search is held within a multiple of that length. With as much room as the right edit has, δ can reach a part of the answer
-from the few rows whose columns happen to be right. Given the same length, eager harms no less: .01 with sdpa's (.76 with its
-own); and sdpa harms no more: .82 with eager's (.47). The keys of the two differ by next to nothing.
+another length (llama-facts, layer 0, v_lr 1, clamp 4, six requests: 4.8 under sdpa, 21.8 under eager, 29.7 where it should
+look), and the search is held within a multiple of that length. With as much room as the right edit has, δ can reach a part
+of the answer from the few rows whose columns happen to be right. Given the same length, eager harms no less: .01 with sdpa's
+(.76 with its own); and sdpa harms no more: .82 with eager's (.47). The keys of the two differ by next to nothing.
 """
 
 from __future__ import annotations

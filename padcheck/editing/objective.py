@@ -113,9 +113,18 @@ def search(
     model_width = int(decoder.model.get_input_embeddings().weight.shape[1])  # type: ignore[operator]
     per_column = 60 * model_width * max(1, above) * torch.finfo(decoder.dtype).bits // 8
     budget = column_budget(decoder.device, per_column, on_cpu=CPU_COLUMNS)
-    for portion in portions(widths, budget):
-        group = _Group(decoder, [facts[index] for index in portion], place, goal, watch, readout)
-        for index, result in zip(portion, group.solve(), strict=True):
+    waiting = list(portions(widths, budget))
+    while waiting:
+        portion = waiting.pop()
+        try:
+            results = _Group(decoder, [facts[index] for index in portion], place, goal, watch, readout).solve()
+        except torch.cuda.OutOfMemoryError:
+            if len(portion) == 1:
+                raise
+            torch.cuda.empty_cache()
+            waiting += [portion[: len(portion) // 2], portion[len(portion) // 2 :]]
+            continue
+        for index, result in zip(portion, results, strict=True):
             found[index] = result
     return [one for one in found if one is not None]
 

@@ -131,12 +131,10 @@ class Target:
     labels: Expression
 
 
-def label(
-    target: Target, request: Request, text: str, built: Built, number: int, reader: RowReader, source: str
-) -> Pair | None:
-    """The position of the first scored column in a row that ends in the target's head; None where it does not end so."""
+def label(target: Target, request: Request, text: str, built: Built, number: int, reader: RowReader, source: str) -> Pair:
+    """The position of the first scored column in a row that ends in the target's head."""
     if not text.endswith(target.head):
-        return None
+        return Pair(request, False)
     prompt_end = len(text) - len(target.head)
     ids = built.ids[number]
     for specials in (True, False):

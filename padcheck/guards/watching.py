@@ -26,6 +26,7 @@ from padcheck.positions.drift import Kind, Reading
 from padcheck.positions.editors import Side
 from padcheck.positions.filling import Filled
 from padcheck.positions.rows import Prepared
+from padcheck.positions.sites import Site
 from padcheck.renderers.wording import plural
 from padcheck.sources.requests import Request
 
@@ -44,6 +45,7 @@ class Entered:
     built     the batch it built last (pads)
     head      the text that its decode of the target's ids was answered with
     waiting   the columns it was given, by the row's text, until the batches with these rows are built (reads)
+    counted   the columns that were counted for rows of its batch, by the row's text (pads)
     side      the side that its padded calls are to have
     planned   whether the whole run was looked at when it began (edits)
     """
@@ -56,6 +58,7 @@ class Entered:
     kl: int = 0
     head: str | None = None
     waiting: dict[str, deque[Counted]] = field(default_factory=dict)
+    counted: dict[str, Counted] = field(default_factory=dict)
     side: Side | None = None
     planned: bool = False
 
@@ -131,8 +134,8 @@ class Watch:
             )
         if self.record.unknown:
             yield (
-                f"padcheck.guard: in {plural(self.record.unknown, 'position')} neither the tokenizer's offsets nor decoding can be trusted: "
-                "nothing is said about them."
+                f"padcheck.guard: {plural(self.record.unknown, 'position')} could not be checked: neither the tokenizer's offsets nor "
+                "decoding can be trusted there, or the row is not what the editor's variables say."
             )
 
     def report(self) -> dict[str, Any]:
@@ -156,7 +159,7 @@ class Watch:
         here = self.here()
         padding = given.get("padding", name == "pad")
         padded = bool(padding) and str(getattr(padding, "value", padding)) != "do_not_pad"
-        one_row = here is not None and here.place.site.kind == "pads" and given.get("return_tensors") is not None
+        one_row = here is not None and _takes_one_row(here.place.site) and given.get("return_tensors") is not None
         if not padded and not one_row:
             return own(self.tokenizer, *args, **kwargs)
         texts = _texts(args[0] if args else given.get("text", given.get("batch_text_or_text_pairs")))
@@ -183,15 +186,15 @@ class Watch:
         """A call of `decode`: at a site that appends the target's ids but the last, decoded, the text must give these ids."""
         text = own(self.tokenizer, *args, **kwargs)
         here = self.here()
-        if here is None or here.place.site.target is None or here.place.site.head_is_text or self.policy != "correct":
-            return text
-        if not isinstance(text, str):
+        site = here.place.site if here is not None else None
+        if here is None or site is None or site.target is None or site.head_is_text or site.head is not None:
+            return text  # where other ids than the target's are decoded, the text is worked on before it is appended (EAMET)
+        if self.policy != "correct" or not isinstance(text, str):
             return text
         variables = self.variables(here)
-        ids = variables.get(here.place.site.head or here.place.site.target)
-        target = variables.get(here.place.site.target)
+        target = variables.get(site.target)
         asked = args[0] if args else kwargs.get("token_ids")
-        if ids is None or target is None or not len(as_list(ids)) or as_list(asked) != as_list(ids)[:-1]:
+        if target is None or not len(as_list(target)) or as_list(asked) != as_list(target)[:-1]:
             return text
         request = self.request_of(here, variables)
         if here.head is None and request is not None:
@@ -268,7 +271,7 @@ class Watch:
             return
         variables = self.variables(here)
         here.request = self.request_of(here, variables)
-        here.kl = len(variables.get(site.kl or "", ()))
+        here.kl = len(variables.get(site.kl or "") or ())
         target = variables.get(site.target)
         if target is None or here.request is None or site.labels is None:
             return
@@ -279,7 +282,7 @@ class Watch:
         counted = isinstance(target, int)
         ids = None if counted else as_list(target)
         count = target if counted else len(as_list(target))
-        here.head = self.head_of(here, variables)
+        here.head = self.head_of(here, variables, built.texts[:1])
         wanted = Target(ids, int(count), here.head, site.head_is_text, site.labels)
         prompts = [text.removesuffix(here.head) for text in built.texts]
         self.rows.encode([*built.texts, *prompts])  # all in one call
@@ -287,7 +290,7 @@ class Watch:
             label(wanted, here.request, text, built, number, self.rows, site.source)
             for number, text in enumerate(built.texts[: len(built.texts) - here.kl])
         ]
-        self.judge(here.place.name, here.place, [pair for pair in pairs if pair is not None])
+        self.judge(here.place.name, here.place, pairs)
 
     def _waited(self, here: Entered, built: Built, waiting: dict[str, deque[Counted]]) -> None:
         """Columns that were counted before the batch with their rows was built."""
@@ -340,6 +343,7 @@ class Watch:
         rows = built.rows_of(counted.text, self.rows) if built is not None else []
         if here is not None and built is not None and rows:
             kind: Kind = "kl" if counted.is_kl else "lookup"
+            here.counted[counted.text] = counted
             pair = self._lookup(counted, built, rows[0], kind, here.place.site.source)
             self.judge(here.place.name, here.place, [pair])
         else:
@@ -389,6 +393,10 @@ class Watch:
                 if not self._pending[text]:
                     del self._pending[text]
                 return counted
+        # A row without target text may be one of the batch that was optimised, too.
+        for site in reversed(contexts.entered.get()):
+            if site.watch is self and text in site.counted and site.counted[text].given == value:
+                return site.counted[text]
         return None
 
     def _side_for(self, counted: Counted) -> Side:
@@ -458,20 +466,28 @@ class Watch:
             frame = frame.f_back  # type: ignore[assignment]
         return {} if frame is None else frame.f_locals
 
-    def head_of(self, here: Entered, variables: Mapping[str, Any]) -> str:
+    def head_of(self, here: Entered, variables: Mapping[str, Any], rows: Sequence[str] = ()) -> str:
         """The text that stands for the target in the rows of a site: as it was answered, or as `decode` gives it."""
         site = here.place.site
         if here.head is not None:
             return here.head
         if site.head_is_text:
             request = variables.get(site.request or "")
-            return str(target_text(request)) if isinstance(request, Mapping) else ""
-        ids = as_list(variables.get(site.head or site.target or "", ()))
-        return self.rows.decode(ids[:-1]) if len(ids) > 1 else ""
+            return target_text(request) if isinstance(request, Mapping) else ""
+        decoded = []
+        for name in filter(None, (site.head, site.target)):
+            ids = as_list(variables.get(name, ()))
+            decoded.append(self.rows.decode(ids[:-1]) if len(ids) > 1 else "")
+        return next((head for head in decoded if all(row.endswith(head) for row in rows)), decoded[0] if decoded else "")
 
     def request_of(self, here: Entered, variables: Mapping[str, Any]) -> Request | None:
         request = variables.get(here.place.site.request or "")
         return self.requests.know(request) if isinstance(request, Mapping) else None
+
+
+def _takes_one_row(site: Site) -> bool:
+    """Whether the function forwards a row that is not padded (MEMIT-FE's later layers)."""
+    return site.kind == "pads" and site.target is None
 
 
 def side_of(value: int) -> Side:

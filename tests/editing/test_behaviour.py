@@ -55,6 +55,27 @@ def test_a_fact_in_a_batch_of_32_gets_the_z_it_gets_alone(kind: str) -> None:
                 assert float(difference) <= tolerance
 
 
+def test_portions_too_large_for_the_memory_are_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    from padcheck.editing.objective import _Group
+
+    expected, solve, tried = run("gpt2", "MEMIT", MANY[:7]).updates, _Group.solve, []
+
+    def solving(self: Any) -> Any:
+        tried.append(len(self.facts))
+        if len(self.facts) > 2:
+            raise torch.cuda.OutOfMemoryError
+        return solve(self)
+
+    monkeypatch.setattr(_Group, "solve", solving)
+    for name, update in run("gpt2", "MEMIT", MANY[:7]).updates.items():
+        assert float((update - expected[name]).norm() / expected[name].norm()) < 1e-5
+    assert max(tried) > 2
+    assert sum(count for count in tried if count <= 2) == 7
+    monkeypatch.setattr(_Group, "solve", lambda self: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError))
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        run("gpt2", "MEMIT", MANY[:2])
+
+
 def test_finished_facts_leave_and_the_others_do_not_notice() -> None:
     model, tokenizer = model_of("gpt2", dtype=torch.float64), tokenizer_of("gpt2")
     with torch.no_grad():

@@ -185,7 +185,7 @@ def test_an_editor_that_runs_with_another_tokenizer_is_said(rome: Any) -> None:
 
 def test_a_tokenizer_whose_offsets_lie_is_not_said_to_be_right(rome: Any) -> None:
     tok = tokenizer("lying-overlap", "left")
-    with pytest.warns(DriftWarning, match="nothing is said about them"), padcheck.guard(tok, policy="warn") as watch:
+    with pytest.warns(DriftWarning, match="could not be checked"), padcheck.guard(tok, policy="warn") as watch:
         repr_tools.get_reprs_at_word_tokens(Tape(tok), tok, ["{} is � here", "{} is �"], ["Ulm", "Ulm"], "last")
     assert watch.report()["positions"]["unknown"] > 0
 
