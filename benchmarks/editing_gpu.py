@@ -71,7 +71,8 @@ def model_of(tiny: bool, device: torch.device, dtype: torch.dtype) -> Any:
             if parameter.ndim > 1:
                 parameter.normal_(0, 0.02)
     # Made under bf16, the rotary frequencies would be rounded to it.
-    model.model.rotary_emb = type(model.model.rotary_emb)(config=config, device=device)
+    with device:
+        model.model.rotary_emb = type(model.model.rotary_emb)(config=config)
     return model.eval().requires_grad_(False)
 
 

@@ -386,6 +386,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--models", nargs="+", default=["llama-facts", "gpt2-facts"])
     parser.add_argument("--methods", nargs="+", default=["ROME", "MEMIT", "PMET"])
+    parser.add_argument("--templates", choices=["sampled", "fixed"], nargs="+", default=["sampled", "fixed"])
     parser.add_argument(
         "--only", choices=["edits", "labels", "overhead"], nargs="+", default=["edits", "labels", "overhead"]
     )

@@ -45,7 +45,7 @@ def test_edit_saves_what_from_pretrained_opens(files: Files, capsys: pytest.Capt
     edited, before = AutoModelForCausalLM.from_pretrained(out), opened("llama-facts")[0]
     changed = [name for name, value in edited.state_dict().items() if not torch.equal(value, before.state_dict()[name])]
     provenance = json.loads((out / PROVENANCE).read_text("utf-8"))
-    assert changed == list(provenance["updates"]) == ["model.layers.0.mlp.down_proj.weight"]
+    assert changed == list(provenance["updates"]) == ["model.layers.1.mlp.down_proj.weight"]
     assert [one["case_id"] for one in provenance["requests"]] == [0, 1]
     assert provenance["padding_side"].startswith("irrelevant")
     assert provenance["versions"]["torch"] == torch.__version__

@@ -37,7 +37,7 @@ def test_a_zero_pad_embedding_is_named() -> None:
     left = comparison.compared[0].outcomes[LEFT]
     assert left.reading is None
     assert left.reason is not None
-    assert left.reason.startswith("the pad token's embedding is zero, so the output of model.layers.0.mlp.down_proj")
+    assert left.reason.startswith("the pad token's embedding is zero, so the output of model.layers.1.mlp.down_proj")
     assert "0/0" in left.reason
     assert left.trace[0]["nll"] > 0, "the loss itself was computed, as the editor does"
     assert left.trace[0]["weight_decay"] != left.trace[0]["weight_decay"]
