@@ -9,7 +9,7 @@ left       unguarded, left padding
 corrected  left padding inside `guard(policy="correct")`: is the update that of `right` to the last bit, are BaseEditor's numbers?
 fail       left padding inside `guard(policy="fail")`: how many forward passes before the error?
 
-Then labels on a SentencePiece-shaped tokenizer, and the time of an edit with and without a guard, in turns, one thread, CPU time,
+Then whole runs through `guarded` (a batch, and one edit after the other), labels on a SentencePiece-shaped tokenizer, and the time of an edit with and without a guard, in turns, one thread, CPU time,
 medians; the guard's own time is counted as well. EasyEdit imports many packages that editing does not need: those that are missing
 are empty modules here. Nothing is written into the checkout.
 """
@@ -42,10 +42,12 @@ sys.path.insert(0, str(ROOT))
 import padcheck  # noqa: E402
 from padcheck.editing.corpus import embedded_corpus  # noqa: E402
 from padcheck.editing.second_moments import estimate  # noqa: E402
+from padcheck.integrations.easyedit import guarded  # noqa: E402
 
 MODELS = ROOT / "fixtures" / "shipped" / "models"
 TOKENIZERS = ROOT / "fixtures" / "shipped" / "tokenizers"
 # As long as ROME's hparams ask for (5 and 10 tokens and more); EasyEdit's own, sampled for MEMIT and its kin, are all of one length.
+PARTS = ["edits", "runs", "labels", "overhead"]
 FIXED = [
     "{}", "Yes. {}", "The old river. {}", "Therefore the house by the road was quiet. {}", "I. {}",
     "Because the captain of the second ship was late, nobody saw the light between the trees. {}",
@@ -158,10 +160,7 @@ class Edited:
         before = {name: weight.detach().clone() for name, weight in weights.items()}
         answer = self.apply(*args, **kwargs)
         self.updates = {name: weights[name].detach() - before[name] for name in self.names}
-        joined = (
-            "" if self.method == "PMET" and "gpt" not in self.kind else " "
-        )  # EasyEdit's PMET puts a space for gpt alone
-        self.probability = probability(self.editor.model, self.editor.tok, self.request, joined)
+        self.probability = probability(self.editor.model, self.editor.tok, self.request)
         return answer
 
     def edit(self, request: Mapping[str, Any], side: str) -> list[dict[str, Any]]:
@@ -282,6 +281,38 @@ def without_time(numbers: Any) -> Any:
     )
 
 
+def run(module: Any, kind: str, how: str, facts: list[dict[str, Any]]) -> dict[str, Any]:
+    """A whole run through `padcheck.integrations.easyedit.guarded`: MEMIT's `batch_edit`, or ROME's sequential `edit`."""
+    method = "MEMIT" if how == "batch_edit" else "ROME"
+    edited = Edited(module, kind, method, **({"batch_size": len(facts)} if method == "MEMIT" else {}))
+    editor = edited.editor
+    given = {
+        "prompts": [fact["prompt"] for fact in facts], "target_new": [fact["target_new"] for fact in facts],
+        "subject": [fact["subject"] for fact in facts], "ground_truth": [fact["ground_truth"] for fact in facts],
+        "rephrase_prompts": [fact["paraphrases"][0] for fact in facts], "sequential_edit": True, "verbose": False,
+    }  # fmt: skip
+
+    def weights(of: Any, side: str) -> tuple[Any, dict[str, torch.Tensor]]:
+        with torch.no_grad():
+            for name, weight in edited.weights.items():
+                editor.model.get_parameter(name).copy_(weight)
+        edited.request, edited.main.CONTEXT_TEMPLATES_CACHE, editor.tok.padding_side = facts[0], None, side
+        torch.manual_seed(0)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            numbers, _, _ = getattr(of, "batch_edit" if how == "batch_edit" else "edit")(**given)
+        return without_time(numbers), {name: editor.model.get_parameter(name).detach().clone() for name in edited.names}
+
+    right, left = weights(editor, "right"), weights(editor, "left")
+    mine = guarded(editor, report=Path("run.padcheck.json"))
+    corrected = weights(mine, "left")
+    (told,) = json.loads(Path("run.padcheck.json").read_text("utf-8"))["runs"]
+    return {
+        "model": kind, "method": method, "run": how, "facts": len(facts),
+        "left_differs": not same_bits(left[1], right[1]), "weights_of_right_to_the_bit": same_bits(corrected[1], right[1]),
+        "numbers_equal": corrected[0] == right[0], "reported": told["outcome"], "positions": told["positions"],
+    }  # fmt: skip
+
+
 # -- labels on a SentencePiece-shaped tokenizer ------------------------------------------------------------------------------------
 
 
@@ -387,9 +418,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["llama-facts", "gpt2-facts"])
     parser.add_argument("--methods", nargs="+", default=["ROME", "MEMIT", "PMET"])
     parser.add_argument("--templates", choices=["sampled", "fixed"], nargs="+", default=["sampled", "fixed"])
-    parser.add_argument(
-        "--only", choices=["edits", "labels", "overhead"], nargs="+", default=["edits", "labels", "overhead"]
-    )
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "guard.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -406,6 +435,12 @@ def main() -> None:
                 shown(compare(module, kind, method, templates, facts[kind], options.facts))
                 for kind, method in both
                 for templates in options.templates
+            ]
+        if "runs" in options.only:
+            results["runs"] = [
+                shown(run(module, kind, how, facts[kind][: options.facts]))
+                for kind in options.models
+                for how in ("batch_edit", "sequential edit")
             ]
         if "labels" in options.only:
             results["labels"] = [shown(labels(name)) for name in ("llama2-metaspace", "llama2-prepend")]

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from padcheck.editing.corpus import embedded_corpus
+from padcheck.editing.digest import model_digest
 from padcheck.editing.hparams import EditHparams
-from padcheck.editing.second_moments import estimate, load, model_digest
+from padcheck.editing.second_moments import estimate, load
 from padcheck.sources.reading import SourceError
 
 ESTIMATE_TOKENS = 50_000

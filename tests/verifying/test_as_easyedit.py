@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from padcheck.editing.architecture import Architecture
 from padcheck.editing.errors import ObjectiveError
@@ -44,6 +45,8 @@ def golden() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", NAMES)
 def test_left_is_what_easyedit_does_under_left_padding(name: str, attention: str, method: str) -> None:
+    if (name, attention) == ("gpt2-facts", "eager") and transformers.__version__.startswith("4."):
+        pytest.skip("the numbers are of transformers 5: under 4, EasyEdit too makes another edit of eager GPT-2's left pads")
     model, tokenizer = opened(name, attention)
     values = dict(read_hparams(MODELS / name / "hparams" / f"{method.lower()}.yaml").values)
     values |= {key: value for key, value in SETTINGS.items() if key in values}
