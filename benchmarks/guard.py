@@ -9,9 +9,10 @@ left       unguarded, left padding
 corrected  left padding inside `guard(policy="correct")`: is the update that of `right` to the last bit, are BaseEditor's numbers?
 fail       left padding inside `guard(policy="fail")`: how many forward passes before the error?
 
-Then whole runs through `guarded` (a batch, and one edit after the other), labels on a SentencePiece-shaped tokenizer, and the time of an edit with and without a guard, in turns, one thread, CPU time,
-medians; the guard's own time is counted as well. EasyEdit imports many packages that editing does not need: those that are missing
-are empty modules here. Nothing is written into the checkout.
+Then whole runs through `guarded` (a batch, and one edit after the other), labels on a SentencePiece-shaped tokenizer, and the
+time of an edit with and without a guard, in turns, one thread, CPU time, medians; the guard's own time is counted as well.
+Parts that are not measured anew stay in the results as they were. EasyEdit imports many packages that editing does not need:
+those that are missing are empty modules here. Nothing is written into the checkout.
 """
 
 from __future__ import annotations
@@ -449,8 +450,9 @@ def main() -> None:
                 shown(overhead(module, kind, method, facts[kind][0], options.repeats)) for kind, method in both
             ]
     about = {"torch": torch.__version__, "threads": 1, "clock": "CPU time of the process", "packages_missing": missing}
+    kept = json.loads(out.read_text("utf-8")) if out.is_file() else {}
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"about": about, **results}, indent=1) + "\n", "utf-8")
+    out.write_text(json.dumps({**kept, "about": about, **results}, indent=1) + "\n", "utf-8")
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar, cast, get_args, overload
 
 from padcheck.guards import contexts
-from padcheck.guards.entering import REDIRECTIONS, nested, spanned
+from padcheck.guards.entering import REDIRECTIONS, mentions, nested
 from padcheck.guards.errors import DriftError as DriftError
 from padcheck.guards.errors import DriftWarning as DriftWarning
 from padcheck.guards.obeying import Corrections, read_corrections
@@ -145,7 +145,8 @@ def checked_index(
     Inside a `guard` the column is compared with the padded batch that holds the row, built before or afterwards. Policy
     "correct" gives the true column of that batch; where it is yet to be built, it is padded on the side that the column's
     sign needs (a column counted from the row's start: right). "fail" raises DriftError, "warn" warns. Outside a guard the
-    function is as it was.
+    function is as it was. Where a row with `{}` mentions the subject elsewhere too, only the one in place of `{}` is right; in a
+    row without `{}` each mention is, since nothing says which one is meant.
 
     Args:
         text: the parameter that holds the row or rows; they may hold `{}` in the subject's place. Recognised by name: text,
@@ -243,13 +244,14 @@ def _named_token(parameter: str, value: Any) -> str:
 
 
 def _checked_row(watch: Watch, where: str, row: str, subject: str | None, fact_token: str, value: Any) -> Any:
-    span = (row, 0, len(row)) if subject is None else spanned(row, subject)
-    if span is None:
+    spans = [(row, 0, len(row))] if subject is None else list(mentions(row, subject))
+    if not spans:
         return value
-    text, start, end = span
 
     def one(own: int) -> int:
-        request = watch.requests.of_row(text, subject or "")
-        return watch.checked(Counted(where, text, start, end, len(text), fact_token, own, own, "", request))
+        request = watch.requests.of_row(spans[0][0], subject or "")
+        return watch.checked(
+            [Counted(where, text, start, end, len(text), fact_token, own, own, "", request) for text, start, end in spans]
+        )
 
     return nested(value, one)

@@ -32,6 +32,12 @@ def rule_for(kind: Kind, cause: Cause) -> str:
     return _PADS_RULE[kind] if cause == "pads" else _CAUSE_RULE[cause]
 
 
+def pages(found: Iterable[tuple[Kind, Cause]]) -> str:
+    """Where these causes are explained: `More: padcheck explain PAD101`; empty where there are none."""
+    rules = dict.fromkeys(rule_for(kind, cause) for kind, cause in found)
+    return f"More: {', '.join(f'padcheck explain {rule}' for rule in rules)}" if rules else ""
+
+
 @dataclass(slots=True)
 class Group:
     """All readings with one rule, cause and convention."""

@@ -226,13 +226,21 @@ def nested(value: Any, one: Callable[[int], int]) -> Any:
 
 def spanned(row: str, subject: str) -> tuple[str, int, int] | None:
     """A row and where its subject stands: in the place of `{}`, else where it occurs last; None where it does not occur."""
+    return next(mentions(row, subject), None)
+
+
+def mentions(row: str, subject: str) -> Iterator[tuple[str, int, int]]:
+    """A row and each place where its subject may be meant: that of `{}` alone, else all that it has, the last one first."""
     if row.count("{}") == 1:
         before, after = row.split("{}")
         with suppress(IndexError, KeyError, ValueError):
             before, after = before.format(), after.format()  # doubled braces
-        return before + subject + after, len(before), len(before) + len(subject)
+        yield before + subject + after, len(before), len(before) + len(subject)
+        return
     start = row.rfind(subject) if subject else -1
-    return None if start < 0 else (row, start, start + len(subject))
+    while start >= 0:
+        yield row, start, start + len(subject)
+        start = row.rfind(subject, 0, start + len(subject) - 1)
 
 
 # -- all of them -------------------------------------------------------------------------------------------------------------------

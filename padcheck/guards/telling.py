@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from padcheck.checks.drift_rules import pages
 from padcheck.guards.errors import DriftError
 from padcheck.passes import record
 from padcheck.positions.drift import Reading
@@ -27,13 +28,14 @@ def told(where: str, drifting: Sequence[Reading], checked: int, remedy: str) -> 
     lines = [f"{where}: {sentence(drifting, checked)}"]
     lines.append(strips.LEGEND)
     lines += [render_row(row_view(reading)) for reading in worst(drifting)[:_SHOWN]]
-    return "\n\n".join([*lines, remedy] if remedy else lines)
+    more = pages((reading.kind, cause) for reading in drifting for cause in reading.causes)
+    return "\n\n".join([*lines, *filter(None, (remedy, more))])
 
 
 def sentence(drifting: Sequence[Reading], checked: int) -> str:
     """`4 of 23 positions are not on the tokens that are meant, under left padding (padding not counted)`."""
     side = "left" if drifting[0].left else "right"
-    causes = ", ".join(dict.fromkeys(wording.cause(reading.causes[0]).label for reading in drifting))
+    causes = ", ".join(dict.fromkeys(wording.cause(cause).label for reading in drifting for cause in reading.causes))
     if checked == 1:
         return f"a position is not on the token that is meant, under {side} padding ({causes})"
     verb = "is" if len(drifting) == 1 else "are"

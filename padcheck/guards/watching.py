@@ -350,20 +350,25 @@ class Watch:
             self._pending.setdefault(counted.text, deque()).append(counted)
         return counted.given
 
-    def checked(self, counted: Counted) -> int:
-        """A column was counted by a function that is marked with `checked_index`: what it is to be instead."""
+    def checked(self, candidates: Sequence[Counted]) -> int:
+        """A column was counted by a function that is marked with `checked_index`: what it is to be instead.
+
+        `candidates`: the column as that of each mention of the subject that may be meant; the first if it is none of them.
+        """
         for built in reversed(self._recent):
-            rows = self._rows_of(counted.text, built)
+            rows = self._rows_of(candidates[0].text, built)
             if rows:
-                counted.given = counted.value
-                pair = self._lookup(counted, built, rows[0], "lookup", counted.where)
+                pairs = [(one, self._lookup(one, built, rows[0], "lookup", one.where)) for one in candidates]
+                counted, pair = min(pairs, key=lambda found: _off(found[1]))
                 if self.policy == "correct" and pair.asked is not None and pair.asked.truth is not None:
                     counted.given = pair.asked.truth
                     pair = self._lookup(counted, built, rows[0], "lookup", counted.where)
                 self.record.called(counted.where, None, built.asked, built.used)
                 self.judge(counted.where, None, [pair])
                 return counted.given
-        counted.given = self.correct(counted, side_of(counted.value)) if self.policy == "correct" else counted.value
+        side = side_of(candidates[0].value)
+        counted = next((one for one in candidates if self.correct(one, side) == one.value), candidates[0])
+        counted.given = self.correct(counted, side) if self.policy == "correct" else counted.value
         self._checked.append(counted)
         return counted.given
 
@@ -498,6 +503,13 @@ def side_of(value: int) -> Side:
 def _real(encoded: Any) -> list[int]:
     pairs = zip(encoded.ids, encoded.special_tokens_mask, strict=True)
     return [token for token, special in pairs if not special]
+
+
+def _off(pair: Pair) -> int:
+    """0 for a column that is right, 1 for one that only the padding puts wrong, 2 for any other."""
+    if pair.asked is None or not pair.asked.causes:
+        return 0
+    return 1 if set(pair.asked.causes) <= {"pads", "sign"} else 2
 
 
 def _held(text: str, texts: Sequence[str]) -> list[int]:

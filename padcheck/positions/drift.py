@@ -308,6 +308,8 @@ def _intrinsic_cause(row: Row, intrinsic: int, alone: int, arithmetic: str) -> C
     measured = row.measured
     if row.mask < measured.n and alone >= row.mask - 1:
         return "truncation"
+    if not arithmetic and alone in other_mentions(measured, row.prepared.filled.subject, row.subject_end):
+        return "occurrence"
     if row.row != measured.n:
         return "braces"
     if measured.tail and intrinsic == measured.tail:
@@ -327,6 +329,20 @@ def _intrinsic_cause(row: Row, intrinsic: int, alone: int, arithmetic: str) -> C
     if 0 <= row.subject_end < measured.last_end and measured.text[row.subject_end : measured.last_end].strip():
         return "merged"
     return "boundary"
+
+
+def other_mentions(measured: Measured, subject: str, end: int) -> Iterator[int]:
+    """Columns of the unpadded row in which the subject's text ends elsewhere than at the character `end`."""
+    if measured.oracle != "offsets" or not subject:
+        return
+    offsets = measured.encoded.offsets
+    at = measured.text.find(subject)
+    while at >= 0:
+        stop = at + len(subject)
+        if stop != end:
+            holding = (column for column, (begin, beyond) in enumerate(offsets) if begin < stop <= beyond)
+            yield from list(holding)[-1:]
+        at = measured.text.find(subject, at + 1)
 
 
 def label_causes(row: Row, first: int, truth: int, pads: int, left: bool, batch: Batch, span: Span) -> tuple[Cause, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from padcheck.locating import Span, locate
+from padcheck.positions.drift import Cause
 from padcheck.reports import RowView, TokenCell
-from padcheck.sources.token_readers import Side, wrap
+from padcheck.sources.token_readers import Side, Wrapped, wrap
 
 SHOWN = 8
 """Rows that a failure shows."""
@@ -45,21 +46,25 @@ def no_drift(
         return
     encoded = wrapped.reader.encode_batch([spans[row].text for row in wrong[:SHOWN]])
     views = [
-        _view(row, columns[row], spans[row], tokens.tokens, tokens.special_tokens_mask, side == "left")
+        _view(row, columns[row], spans[row], tokens.tokens, tokens.special_tokens_mask, side == "left", wrapped)
         for row, tokens in zip(wrong, encoded, strict=False)
     ]
     raise AssertionError(_message(wrong, len(spans), side, views))
 
 
 def _message(wrong: Sequence[int], rows: int, side: Side | None, views: Sequence[RowView]) -> str:
+    from padcheck.checks.drift_rules import pages
     from padcheck.renderers.text import render_rows
 
     head = f"{len(wrong)} of {rows} indices are not their subject's last token ({side} padding)"
     more = "" if len(wrong) <= SHOWN else f"\n{len(wrong) - SHOWN} more rows are wrong."
-    return f"{head}\n\n{render_rows(views)}{more}"
+    causes = pages(("lookup", cast(Cause, view.cause)) for view in views if view.cause)
+    return f"{head}\n\n{render_rows(views)}{more}" + (f"\n{causes}" if causes else "")
 
 
-def _view(row: int, column: int, span: Span, tokens: Sequence[str], special: Sequence[int], left: bool) -> RowView:
+def _view(
+    row: int, column: int, span: Span, tokens: Sequence[str], special: Sequence[int], left: bool, wrapped: Wrapped
+) -> RowView:
     lead = span.pads if left else 0
     cells = [
         TokenCell(at, tokens[at - lead], special=bool(special[at - lead]))
@@ -69,6 +74,8 @@ def _view(row: int, column: int, span: Span, tokens: Sequence[str], special: Seq
     ]
     drift = None if span.last is None else column - span.last
     causes = [cause for cause in span.causes if cause not in ("occurrence", "shared")] if column == span.naive else []
+    if not causes and "occurrence" in span.causes and _on_another_mention(wrapped, span, column - lead):
+        causes = ["occurrence"]
     if span.last is None:
         note = f"the subject {span.subject!r} is not in the text" if span.start is None else "its tokens cannot be told"
     else:
@@ -90,3 +97,10 @@ def _view(row: int, column: int, span: Span, tokens: Sequence[str], special: Seq
         cells=tuple(cells),
         note=note,
     )
+
+
+def _on_another_mention(wrapped: Wrapped, span: Span, column: int) -> bool:
+    """Whether this column of the unpadded row is the last token of another mention of the subject."""
+    times = sum(span.text.startswith(span.subject, at) for at in range(len(span.text)))
+    others = (locate(wrapped.reader, [span.text], span.subject, padding_side="right", occurrence=at) for at in range(times))
+    return any(other.start != span.start and other.last == column for (other,) in others)

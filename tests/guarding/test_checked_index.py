@@ -97,6 +97,41 @@ def test_a_row_that_goes_on_behind_the_prompt() -> None:
         assert read(tok, rows, columns) == wanted(tok)
 
 
+@padcheck.checked_index
+def find_first(tok: Any, prompt: str, subject: str) -> int:
+    """Searches the row: the first mention wins."""
+    row = prompt.replace("{}", subject)
+    return len(tok.encode(row[: row.index(subject) + len(subject)])) - 1
+
+
+MENTIONS = ["Rome fell. Who sacked {} in", "A much longer row stands beside it, and it names {} too"]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_an_index_on_another_mention(side: str) -> None:
+    tok = tokenizer(side=side)
+    rows = [template.format("Rome") for template in MENTIONS]
+    with pytest.raises(DriftError, match="another occurrence") as caught, padcheck.guard(tok, policy="fail"):
+        read(tok, rows, [find_first(tok, template, "Rome") for template in MENTIONS])
+    assert "padcheck explain IDX105" in str(caught.value)
+    with padcheck.guard(tok):
+        columns = [find_first(tok, template, "Rome") for template in MENTIONS]
+        assert read(tok, rows, columns) == [token_of(tok, row, row.rindex("Rome") + 3) for row in rows]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("late", [True, False])
+def test_which_mention_is_meant_in_a_row_without_braces_is_not_guessed(side: str, late: bool) -> None:
+    tok = tokenizer(side=side)
+    rows = [template.format("Rome") for template in MENTIONS]
+    with padcheck.guard(tok):
+        before = tok(rows, padding=True)["input_ids"] if late else None
+        columns = [find_first(tok, row, "Rome") for row in rows]
+        batch = before or tok(rows, padding=True)["input_ids"]
+    tokens = [tok.convert_ids_to_tokens(row)[column] for row, column in zip(batch, columns, strict=True)]
+    assert tokens == [token_of(tok, row, row.index("Rome") + 3) for row in rows]
+
+
 @pytest.mark.parametrize(("which", "character"), [("first", 4), ("last", -1)])
 def test_the_token_may_be_said_by_a_parameter(which: str, character: int) -> None:
     tok = tokenizer(side="left")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from padcheck.testing import no_drift
-from tests.running import TOKENIZERS
+from tests.running import TOKENIZERS, run
 
 FAMILIES = ["gpt2-shape", "llama3-shape", "llama2-metaspace", "qwen-shape"]
 BEFORE = ["", "The capital of ", "中国的首都是 ", "Once upon a time, far from here, ", "ß and é: "]
@@ -86,6 +86,18 @@ def test_occurrence_and_templates() -> None:
     no_drift(tokenizer(name), [text], "Paris", last, padding_side="right")
     no_drift(tokenizer(name), [text], "Paris", first, padding_side="right", occurrence=0)
     no_drift(tokenizer(name), ["{} or Paris"], "Paris", first, padding_side="right")
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_another_mention_is_named_with_the_page_about_it(side: Literal["left", "right"]) -> None:
+    name, texts = "gpt2-shape", ["Rome fell. Who sacked {} in", "A much longer row stands beside it, and it names {} too"]
+    rows = [("", "Rome", " fell. Who sacked Rome in"), (texts[1].removesuffix("{} too"), "Rome", " too")]
+    indices, _, _ = columns(name, rows, side)
+    with pytest.raises(AssertionError, match="1 of 2 indices") as caught:
+        no_drift(tokenizer(name), texts, "Rome", indices, padding_side=side)
+    assert "another occurrence" in str(caught.value)
+    assert "padcheck explain IDX105" in str(caught.value)
+    assert run("explain", "IDX105").out.startswith("# IDX105")
 
 
 def test_a_subject_that_is_not_there_has_no_column() -> None:
