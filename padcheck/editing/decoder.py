@@ -235,9 +235,13 @@ def _give(
 def _blank(
     pads: Tensor, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A pad at the row's start sees nothing, and some attentions make NaN of that, which 0 · NaN would spread."""
+    """A pad at the row's start sees nothing, and some attentions make NaN of that, which 0 · NaN would spread.
+
+    What stands there instead is no constant, of which a norm whose ε is 0 makes NaN.
+    """
     states = args[0] if args else kwargs["hidden_states"]
-    return _give(states.masked_fill(pads.to(states.device)[..., None], 0), _, args, kwargs)
+    blank = torch.linspace(-1, 1, states.shape[-1], dtype=states.dtype, device=states.device)
+    return _give(torch.where(pads.to(states.device)[..., None], blank, states), _, args, kwargs)
 
 
 def _gather(wanted: tuple[Tensor, Tensor] | None, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

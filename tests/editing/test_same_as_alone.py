@@ -65,6 +65,13 @@ def test_with_both_attentions(kind: str, attention: str) -> None:
     compare(kind, hparams_of(kind, "MEMIT"), 3, torch.float64, attn_implementation=attention)
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(("kind", "epsilon"), [("gpt2", "layer_norm_epsilon"), ("llama", "rms_norm_eps")])
+def test_norms_without_an_epsilon(kind: str, epsilon: str, attention: str) -> None:
+    """Of hidden states that are all alike such a norm makes NaN: nothing that stands at a pad may be like that."""
+    compare(kind, hparams_of(kind, "MEMIT"), 3, torch.float32, attn_implementation=attention, **{epsilon: 0.0})
+
+
 @pytest.mark.parametrize("layers", [[0], [3], [0, 1, 2, 3]])
 def test_at_the_ends_of_the_stack(layers: list[int]) -> None:
     for kind in ("gpt2", "llama"):
