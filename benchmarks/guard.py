@@ -359,29 +359,30 @@ def labels(name: str) -> dict[str, Any]:
 # -- time --------------------------------------------------------------------------------------------------------------------------
 
 
-def overhead(module: Any, kind: str, method: str, fact: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """Seconds of an edit's own function, right padding, unguarded and guarded in turns.
+def overhead(module: Any, kind: str, method: str, side: str, fact: dict[str, Any], repeats: int) -> dict[str, Any]:
+    """Seconds of an edit's own function, in turns unguarded with right padding, and guarded with padding on `side`.
 
-    The guard's work does not depend on the steps of the optimisation, so its own time is measured on edits of one step, where
+    Both do the same edit, since on the left the guard makes it that of the right. The guard's work does not depend on the steps of the optimisation, so its own time is measured on edits of one step, where
     it is not lost in the noise of the others.
     """
-    plain, guarded, ratios = _in_turns(Edited(module, kind, method), fact, repeats)
-    short, short_guarded, _ = _in_turns(Edited(module, kind, method, v_num_grad_steps=1), fact, 10 * repeats)
+    plain, guarded, ratios = _in_turns(Edited(module, kind, method), side, fact, repeats)
+    short, short_guarded, _ = _in_turns(Edited(module, kind, method, v_num_grad_steps=1), side, fact, 10 * repeats)
     own = short_guarded - short
     return {
-        "model": kind, "method": method, "repeats": repeats, "edit_s": plain, "guarded_s": guarded,
+        "model": kind, "method": method, "side": side, "repeats": repeats, "edit_s": plain, "guarded_s": guarded,
         "median_of_ratios": statistics.median(ratios), "guard_own_s": own, "guard_own_share": own / plain,
     }  # fmt: skip
 
 
-def _in_turns(edited: Edited, fact: Mapping[str, Any], repeats: int) -> tuple[float, float, list[float]]:
+def _in_turns(edited: Edited, side: str, fact: Mapping[str, Any], repeats: int) -> tuple[float, float, list[float]]:
     """Median seconds without and with a guard, and the ratios of the pairs."""
     request = {key: fact[key] for key in ("prompt", "subject", "target_new")} | {"case_id": 0}
     tokenizer, model = edited.editor.tok, edited.editor.model
     kept = {name: model.get_parameter(name).detach().clone() for name in edited.names}
 
-    def once() -> None:
+    def once(padding: str = "right") -> None:
         torch.manual_seed(0)
+        tokenizer.padding_side = padding
         with contextlib.redirect_stdout(io.StringIO()):
             edited.apply(model, tokenizer, [dict(request)], edited.hparams, copy=False, return_orig_weights=True)
         with torch.no_grad():
@@ -389,15 +390,15 @@ def _in_turns(edited: Edited, fact: Mapping[str, Any], repeats: int) -> tuple[fl
                 model.get_parameter(name).copy_(weight)
 
     def guarded() -> None:
+        tokenizer.padding_side = side
         with padcheck.guard(tokenizer, model=model):
-            once()
+            once(side)
 
     def timed(run: Callable[[], None]) -> float:
         start = time.process_time()
         run()
         return time.process_time() - start
 
-    tokenizer.padding_side = "right"
     once()
     guarded()
     pairs = []
@@ -447,7 +448,9 @@ def main() -> None:
             results["labels"] = [shown(labels(name)) for name in ("llama2-metaspace", "llama2-prepend")]
         if "overhead" in options.only:
             results["overhead"] = [
-                shown(overhead(module, kind, method, facts[kind][0], options.repeats)) for kind, method in both
+                shown(overhead(module, kind, method, side, facts[kind][0], options.repeats))
+                for kind, method in both
+                for side in ("right", "left")
             ]
     about = {"torch": torch.__version__, "threads": 1, "clock": "CPU time of the process", "packages_missing": missing}
     kept = json.loads(out.read_text("utf-8")) if out.is_file() else {}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import padcheck
 from padcheck.editing.hparams import EditHparams, load_hparams
 from padcheck.sources.requests import Request, read_requests
 from padcheck.verifying.outcomes import Comparison
@@ -58,3 +62,11 @@ def rome(name: str, attention: str) -> Comparison:
 
     model, tokenizer = opened(name, attention)
     return compare(model, tokenizer, requests(name, 3), hparams(name, v_num_grad_steps=12), context_templates=TEMPLATES[:3])
+
+
+def valid(document: Any) -> None:
+    """Assert that it is what the published schema describes."""
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((Path(padcheck.__file__).parent / "schemas" / "verify.schema.json").read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert not [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(document)]

@@ -14,7 +14,7 @@ import torch
 from padcheck import demonstrating
 from padcheck.cli import main
 from padcheck.editing_commands import PROVENANCE
-from tests.verifying.models import TEMPLATES, opened
+from tests.verifying.models import TEMPLATES, opened, valid
 
 Files = dict[str, Any]
 
@@ -94,6 +94,7 @@ def test_verify(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*files["arguments"], "--limit", "1"]
     assert main(["verify", *arguments, "--attention", "eager", "--output-format", "json", "--html", str(page)]) == 0
     report = json.loads(capsys.readouterr().out)
+    valid(report)
     assert (report["command"], report["attention"], len(report["requests"])) == ("verify", "eager", 1)
     assert page.read_text("utf-8").lstrip().startswith("<!DOCTYPE html>")
     assert main(["verify", *arguments]) == 0
@@ -124,6 +125,7 @@ def test_verify_knows_every_method_that_edit_knows(files: Files, method: str, ca
     path.write_text(re.sub(r"(?m)^v_num_grad_steps:.*$", "v_num_grad_steps: 1", text), "utf-8")
     assert main(["verify", str(path), *files["arguments"][1:], "--limit", "1", "--output-format", "json"]) == 0
     report = json.loads(capsys.readouterr().out)
+    valid(report)
     assert report["method"] == method
     assert len(report["notes"]) == (method != "R-ROME")
 

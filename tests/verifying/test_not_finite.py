@@ -13,7 +13,7 @@ from padcheck.renderers.verification import html, json_, text
 from padcheck.verifying.comparing import compare
 from padcheck.verifying.diagnosing import Start, cause
 from padcheck.verifying.outcomes import CORRECTED, LEFT, RIGHT, Comparison
-from tests.verifying.models import TEMPLATES, hparams, moments, opened, requests
+from tests.verifying.models import TEMPLATES, hparams, moments, opened, requests, valid
 
 
 def without_pad_embedding() -> tuple[Any, Any]:
@@ -49,6 +49,7 @@ def test_a_zero_pad_embedding_is_named() -> None:
         assert "the pad token's embedding is zero" in report
         assert "Left padding breaks the edit" in report
     document = json_.document(comparison)
+    valid(document)
     assert document["summary"]["not_finite"] == {
         RIGHT: 0, LEFT: 1, CORRECTED: 0, "indices": 0, "positions": 1, "mask": 1,
     }  # fmt: skip

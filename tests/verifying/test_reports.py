@@ -17,7 +17,7 @@ from padcheck.renderers.verification.charts import chart
 from padcheck.renderers.verification.text import sparkline
 from padcheck.renderers.verification.words import explanation, headline, state
 from padcheck.verifying.outcomes import ABLATIONS, CORRECTED, LEFT, PARTS, RIGHT, Comparison, Outcome
-from tests.verifying.models import rome
+from tests.verifying.models import rome, valid
 
 
 class Page(HTMLParser):
@@ -75,6 +75,10 @@ def test_text() -> None:
 def test_json() -> None:
     comparison = rome("llama-facts", "sdpa")
     document = json.loads(json.dumps(json_.document(comparison), allow_nan=False))
+    valid(document)
+    for broken in ({**document, "more": 1}, {**document, "requests": []}, {**document, "summary": {}}):
+        with pytest.raises(AssertionError):
+            valid(broken)
     assert document["summary"]["probability"][RIGHT] == comparison.mean(RIGHT)
     assert len(document["requests"]) == 3
     for shown, one in zip(document["requests"], comparison.compared, strict=True):
