@@ -85,12 +85,13 @@ class EasyEdit:
         tokenizer: Any,
         requests: Sequence[Mapping[str, Any]],
         hparams: Mapping[str, Any],
+        side: str = "right",
     ) -> dict[str, Tensor]:
-        """The update of each weight; the model gets its weights and `requires_grad` back."""
+        """The update of each weight under padding on `side`; the model gets its weights and `requires_grad` back."""
         home = _HOMES[method]
         main = self.module(f"{home.folder}.{home.stem}_main")
         known = getattr(self.module(f"{home.folder}.{home.stem}_hparams"), home.hparams)
-        side, tokenizer.padding_side = tokenizer.padding_side, "right"
+        own_side, tokenizer.padding_side = tokenizer.padding_side, side
         templates = hparams.get("rewrite_module_tmps") or [hparams["rewrite_module_tmp"]]
         names = [template.format(layer) + ".weight" for layer in hparams["layers"] for template in templates]
         before = {name: model.get_parameter(name).detach().clone() for name in names}
@@ -100,7 +101,7 @@ class EasyEdit:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 getattr(main, home.function)(model, tokenizer, list(map(dict, requests)), known(**hparams))
         finally:
-            tokenizer.padding_side = side
+            tokenizer.padding_side = own_side
             with torch.no_grad():
                 for name in names:
                     updates[name] = model.get_parameter(name).detach() - before[name]
