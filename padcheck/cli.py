@@ -354,7 +354,3 @@ def script() -> int:
     code = main()
     gc.freeze()
     return code
-
-
-if __name__ == "__main__":
-    raise SystemExit(script())

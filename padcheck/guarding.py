@@ -23,7 +23,6 @@ from padcheck.guards.obeying import Corrections, read_corrections
 from padcheck.guards.readings import Counted
 from padcheck.guards.watching import Policy, Watch
 from padcheck.positions.editors import FACT_TOKENS
-from padcheck.preflighting import sentence
 from padcheck.sources.reading import SourceError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -117,7 +116,7 @@ def guard(
     try:
         return Guard(tokenizer, model, policy, read_corrections(corrections))
     except SourceError as error:
-        raise ValueError(f"{error.path}: {sentence(error.message)} {error.remedy}".rstrip()) from None
+        raise ValueError(str(error)) from None
 
 
 # -- functions of one's own --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from padcheck.planning import BadFactToken, Options, Plan, settle
 from padcheck.remedies import find_remedies
 from padcheck.reports import FIRST_IDS, PreflightReport, SideOutcome
 from padcheck.rulebook import find
-from padcheck.sources.reading import SourceError, rereadable
+from padcheck.sources.reading import SourceError, rereadable, sentence
 from padcheck.viewing import row_view
 
 SAMPLE = 64
@@ -166,12 +166,6 @@ def doubts(
                     "It depends on the context templates: with stand-ins of other lengths it does not happen (give the real ones with --context-templates)."
                 )
     return result
-
-
-def sentence(message: str) -> str:
-    """With a capital and a full stop."""
-    message = message[:1].upper() + message[1:]
-    return message if message.endswith((".", "?", "!")) else message + "."
 
 
 def job_error(error: SourceError) -> JobError:

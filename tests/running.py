@@ -49,7 +49,7 @@ def run_installed(*arguments: str | Path, cwd: Path | None = None, stdin: str | 
     """`padcheck` as a process of its own."""
     known = {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "COLUMNS": "100", **environment}
     done = subprocess.run(
-        [sys.executable, "-m", "padcheck.cli", *map(str, arguments)],
+        [sys.executable, "-m", "padcheck", *map(str, arguments)],
         cwd=cwd, input=stdin, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False, env={**os.environ, **known},
     )  # fmt: skip
     return Ran(done.returncode, done.stdout, done.stderr)

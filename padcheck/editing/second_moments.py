@@ -74,7 +74,7 @@ class Progress(NamedTuple):
     rate: float
     """Tokens per second since the beginning, those of earlier runs left out."""
     remaining: float | None
-    """Seconds to go, None where no limit was given."""
+    """Seconds to go if the corpus is long enough for the limit, None where no limit was given."""
 
 
 # ---- the tokens

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,18 +89,19 @@ def _run(options: StatsOptions, rank: int, say: Callable[[str], None]) -> int:
 
     model, tokenizer = _load(options)
     partial = options.out.with_name(f"{options.out.name}.partial") if options.resume else None
-    moments = estimate(
-        model,
-        tokenizer,
-        documents,
-        modules,
-        max_tokens=options.max_tokens,
-        max_documents=max_documents,
-        max_length=options.max_length,
-        batch_tokens=options.batch_tokens,
-        progress=_Bar() if rank == 0 else None,
-        resume_path=partial,
-    )
+    with closing(_Bar()) as bar:
+        moments = estimate(
+            model,
+            tokenizer,
+            documents,
+            modules,
+            max_tokens=options.max_tokens,
+            max_documents=max_documents,
+            max_length=options.max_length,
+            batch_tokens=options.batch_tokens,
+            progress=bar if rank == 0 else None,
+            resume_path=partial,
+        )
     if rank == 0:
         save(moments, options.out)
         key = moments.key
@@ -146,7 +147,7 @@ def _ranks() -> Iterator[int]:
 
 
 class _Bar:
-    """One line on stderr: rewritten on a terminal, a new one now and then in a log."""
+    """One line on stderr: rewritten on a terminal and gone at the end, a new one now and then in a log."""
 
     _QUIET = 10.0
     """Seconds between two lines of a log."""
@@ -160,9 +161,13 @@ class _Bar:
         if now - self._last < (0.1 if self._terminal else self._QUIET):
             return
         self._last = now
-        left = "" if at.remaining is None else f", {_clock(at.remaining)} left"
+        left = "" if at.remaining is None else f", at most {_clock(at.remaining)} left"
         line = f"{at.tokens:,} tokens of {at.documents:,} documents, {at.rate:,.0f} tokens/s{left}"
         print(f"\r\x1b[K{line}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._terminal and self._last > float("-inf"):
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

@@ -61,7 +61,13 @@ class SourceError(Exception):
 
     def __str__(self) -> str:
         place = "".join(f":{number}" for number in (self.line, self.column) if number is not None)
-        return f"{self.path}{place}: {self.message} {self.remedy}".rstrip()
+        return f"{self.path}{place}: {sentence(self.message)} {self.remedy}".rstrip()
+
+
+def sentence(message: str) -> str:
+    """With a capital and a full stop."""
+    message = message[:1].upper() + message[1:]
+    return message if message.endswith((".", "?", "!")) else message + "."
 
 
 def read_text(path: Path, shown: str, what: str) -> str:

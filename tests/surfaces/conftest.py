@@ -23,7 +23,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the commands `padcheck`, of this checkout or the installed wheel, and `python`."""
     folder = tmp_path_factory.mktemp("bin")
     command = folder / "padcheck"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m padcheck.cli "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m padcheck "$@"\n')
     python = folder / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     for path in (command, python):
