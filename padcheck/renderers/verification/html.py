@@ -7,7 +7,7 @@ from html import escape as markup
 
 from padcheck.renderers.page import footer, page, text, token_rows
 from padcheck.renderers.verification.charts import chart, spark
-from padcheck.renderers.verification.words import NAMES, explanation, headline, percent, run, state
+from padcheck.renderers.verification.words import NAMES, explanation, headline, percent, run, state, whole_percent
 from padcheck.renderers.wording import plural
 from padcheck.verifying.outcomes import (
     ABLATIONS,
@@ -99,7 +99,7 @@ def _curves(comparison: Comparison) -> str:
         for way in _DRAWN
     )
     big = [
-        chart("Probability of the new answer", drawn("probability"), width=500, height=250, form=_whole_percent, top=1.0),
+        chart("Probability of the new answer", drawn("probability"), width=500, height=250, form=whole_percent, top=1.0),
         chart("Loss", drawn("loss"), width=500, height=250, form=_short),
     ]
     small = [chart(name, drawn(part), width=340, height=190, form=_short) for part, name in _PARTS]
@@ -137,7 +137,7 @@ def _recovered(comparison: Comparison, way: str) -> str:
     if part is None:
         return "<td>–</td>"
     length = 100 * min(1.0, max(0.0, part))
-    return f'<td class="part"><span class="meter"><i style="inline-size:{length:.1f}%"></i></span>{part:.0%}</td>'
+    return f'<td class="part"><span class="meter"><i style="inline-size:{length:.1f}%"></i></span>{whole_percent(part)}</td>'
 
 
 def _failed(comparison: Comparison, way: str) -> str:
@@ -207,10 +207,6 @@ def _details(comparison: Comparison) -> str:
     ]
     rows = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in facts)
     return f'<section><h2>The edits that were made</h2><table class="facts">{rows}</table></section>'
-
-
-def _whole_percent(value: float) -> str:
-    return f"{value:.0%}"
 
 
 def _short(value: float) -> str:

@@ -33,13 +33,14 @@ def _lines(comparison: Comparison, notes: Sequence[str], max_requests: int) -> I
     yield ""
     yield from _table(comparison)
     yield ""
-    yield f"{'request':{_LABEL}}{'right':>8}{'left':>8}{'corrected':>11}   right, then left"
+    yield f"{'request':{_LABEL}}{'right':>8}{'left':>8}{'corrected':>11}   while optimising: right, then left"
+    widest = max(len(sparkline(one.outcomes[RIGHT].steps())) for one in comparison.compared[:max_requests])
     for one in comparison.compared[:max_requests]:
         cells = "".join(
             f"{percent(one.outcomes[way].probability):>{width}}" for way, width in ((RIGHT, 8), (LEFT, 8), (CORRECTED, 11))
         )
-        curves = (sparkline(one.outcomes[way].steps()) for way in (RIGHT, LEFT))
-        yield f"{_cell(one.named)}{cells}   {'  '.join(curves)}"
+        right, left = (sparkline(one.outcomes[way].steps()) for way in (RIGHT, LEFT))
+        yield f"{_cell(one.named)}{cells}   {right:{widest}}  {left}"
     if len(comparison.compared) > max_requests:
         yield f"… and {len(comparison.compared) - max_requests} more (all of them in --output-format json)"
     yield ""

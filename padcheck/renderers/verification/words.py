@@ -59,8 +59,8 @@ def explanation(comparison: Comparison) -> list[str]:
     known = {way: value for way, value in parts.items() if value is not None}
     if len(known) == len(parts):
         sentences.append(
-            f"Right indices alone bring back {known[INDICES]:.0%} of it, right position ids alone {known[POSITIONS]:.0%}, "
-            f"leaving the mask out {known[MASK]:.0%}; indices and position ids together {known[CORRECTED]:.0%}."
+            f"Right indices alone bring back {whole_percent(known[INDICES])} of it, right position ids alone {whole_percent(known[POSITIONS])}, "
+            f"leaving the mask out {whole_percent(known[MASK])}; indices and position ids together {whole_percent(known[CORRECTED])}."
         )
         sentences.append(_cause(known))
     return [*sentences, correction(comparison)]
@@ -90,6 +90,11 @@ def _cause(parts: Mapping[str, float]) -> str:
     if parts[CORRECTED] >= _MEANT:
         return "The indices and the missing position ids did it together: correcting one of them is not enough."
     return "Neither explains it: something else than padding differs between the two."
+
+
+def whole_percent(value: float) -> str:
+    """Without the sign that rounding leaves of a little less than nothing."""
+    return f"{round(100 * value) + 0}%"
 
 
 def percent(value: float | None) -> str:
