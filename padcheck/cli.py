@@ -89,7 +89,12 @@ def model_options(command: F) -> F:
             metavar="FILE",
             help="Templates, one per line or as JSON [default: sampled from the model].",
         ),
-        click.option("--covariance", metavar="FILE", help="Second moments that `padcheck stats` wrote."),
+        click.option(
+            "--covariance",
+            metavar="PATH",
+            help="Second moments: the file of `padcheck stats`, or a folder of the framework's own [default: that file, where it lies "
+            "below the hparams' stats_dir].",
+        ),
         click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the sampled templates."),
         click.option("--device", metavar="NAME", help="Where to run [default: the GPU, if there is one]."),
         click.option(
@@ -229,15 +234,16 @@ def edit(**options: Any) -> None:
 
 @cli.command()
 @click.argument("hparams", metavar="HPARAMS")
+@click.argument("more", nargs=-1, metavar="")  # what follows the first file of --corpus
 @click.option("--model", required=True, metavar="DIR", help="The model's folder, which also holds the tokenizer.")
 @click.option(
     "--corpus",
     required=True,
     multiple=True,
-    metavar="FILE",
-    help="Text, JSON Lines or a folder; may be given several times.",
+    metavar="FILE...",
+    help="Texts, JSON Lines or folders.",
 )
-@click.option("--out", required=True, metavar="FILE", help="The file of second moments to write (safetensors).")
+@click.option("--out", metavar="FILE", help="The file to write (safetensors) [default: below the hparams' stats_dir].")
 @click.option(
     "--field",
     default="text",

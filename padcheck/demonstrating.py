@@ -99,11 +99,11 @@ def _title(number: int, sentence: str, color: bool) -> None:
 def _proof() -> str:
     """The report of `padcheck verify` on a few edits of a shipped model."""
     from padcheck.editing.hparams import load_hparams
+    from padcheck.editing.opening import open_model
     from padcheck.renderers.progress import counter
     from padcheck.renderers.verification.text import render
     from padcheck.sources.requests import Request, read_requests
     from padcheck.verifying.comparing import compare
-    from padcheck.verifying.opening import open_model
 
     folder = shipped_dir() / "models" / _MODEL
     requests = [one for one in islice(read_requests(folder / "facts.json"), _EDITS) if isinstance(one, Request)]

@@ -49,24 +49,30 @@ def run_edit(options: Mapping[str, Any]) -> int:
         templates = _templates(options)
 
         from padcheck.editing.edits import edit
-        from padcheck.verifying.opening import needs_moments, open_model, read_moments
+        from padcheck.editing.opening import found_moments, needs_moments, open_model, where_moments_belong
 
         model, tokenizer = open_model(source, device=options["device"], trust_remote_code=options["trust_remote_code"])
-        moments, key = read_moments(Path(options["covariance"]), model) if options["covariance"] else (None, None)
+        moments = found_moments(model, hparams, source, _path(options["covariance"]))
         if moments is None and needs_moments(hparams):
-            raise _Refused(
-                f"{hparams.method} needs second moments: write them with `padcheck stats` and give --covariance FILE."
-            )
+            raise _Refused(f"{hparams.method} needs second moments: {where_moments_belong(hparams, source)}.")
         result = edit(
-            model, tokenizer, requests, hparams, context_templates=templates, covariance=moments, seed=options["seed"]
-        )
+            model, tokenizer, requests, hparams, context_templates=templates,
+            covariance=None if moments is None else moments.matrices, seed=options["seed"],
+        )  # fmt: skip
+        if moments is not None and moments.note is not None:
+            click.echo(f"note: {moments.note}")
         for line in _summary(requests, result):
             click.echo(line)
         if options["dry_run"] or out is None:
             click.echo("Nothing is written: this was a dry run.")
             return told.code
         result.write(model)
-        _save(model, source, out, _provenance(options, source, requests, hparams, result, key))
+        _save(
+            model,
+            source,
+            out,
+            _provenance(options, source, requests, hparams, result, None if moments is None else moments.key),
+        )
         click.echo(f"The edited model is in {out}; {PROVENANCE} beside it says how it came about.")
     return told.code
 
@@ -77,13 +83,11 @@ def run_stats(options: Mapping[str, Any]) -> int:
         from padcheck.editing.stats_command import StatsOptions
         from padcheck.editing.stats_command import run_stats as run
 
-        given = {name: value for name, value in options.items() if name not in ("hparams", "corpus", "out")}
-        told.code = run(
-            StatsOptions(
-                Path(options["hparams"]), corpus=tuple(map(Path, options["corpus"])), out=Path(options["out"]), **given
-            ),
-            say=click.echo,
-        )
+        own = ("hparams", "model", "corpus", "more", "out")
+        given = {name: value for name, value in options.items() if name not in own}
+        corpus = tuple(map(Path, (*options["corpus"], *options["more"])))
+        job = StatsOptions(Path(options["hparams"]), Path(options["model"]), corpus, _path(options["out"]), **given)
+        told.code = run(job, say=click.echo)
     return told.code
 
 
@@ -97,22 +101,22 @@ def run_verify(options: Mapping[str, Any]) -> int:
         requests = _requests(options["requests"], options["limit"])
         templates = _templates(options)
 
+        from padcheck.editing.opening import estimated_moments, found_moments, needs_moments, open_model
         from padcheck.renderers.progress import counter
         from padcheck.renderers.verification import html, json_, text
         from padcheck.renderers.verification.words import correction
         from padcheck.verifying.comparing import compare
-        from padcheck.verifying.opening import estimated_moments, needs_moments, open_model, read_moments
 
+        folder = Path(options["model"])
         model, tokenizer = open_model(
-            Path(options["model"]), device=options["device"], attention=options["attention"], trust_remote_code=options["trust_remote_code"]
+            folder, device=options["device"], attention=options["attention"], trust_remote_code=options["trust_remote_code"]
         )  # fmt: skip
-        moments, notes = None, []
-        if options["covariance"]:
-            moments, _ = read_moments(Path(options["covariance"]), model)
-        elif needs_moments(hparams):
+        found = found_moments(model, hparams, folder, _path(options["covariance"]))
+        moments, notes = (None, []) if found is None else (found.matrices, [found.note] if found.note else [])
+        if moments is None and needs_moments(hparams):
             moments, tokens = estimated_moments(model, tokenizer, hparams)
             notes.append(
-                f"no --covariance is given: second moments are an ESTIMATE on {tokens:,} tokens of a small embedded corpus"
+                f"there are no second moments: these are an ESTIMATE on {tokens:,} tokens of a small embedded corpus"
             )
         comparison = compare(
             model, tokenizer, requests, hparams, covariance=moments, context_templates=templates, seed=options["seed"],
@@ -152,6 +156,10 @@ def _requests(path: str, limit: int | None) -> list[Request]:
             raise _Refused(f"{path}, {named}: {one.message} {one.remedy}".rstrip())
         found.append(one)
     return found
+
+
+def _path(given: str | None) -> Path | None:
+    return Path(given) if given else None
 
 
 def _templates(options: Mapping[str, Any]) -> tuple[str, ...] | None:

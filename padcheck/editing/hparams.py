@@ -24,6 +24,7 @@ class EditHparams:
     layers                          0-based decoder layers, ascending; the last one is where a z is sought
     rewrite_module_tmps             names of the modules to rewrite, with `{}` for the layer; one, but for PMET
     context_template_length_params  (total tokens, count) of the sampled templates
+    stats_dir                       where second moments lie, in a folder of the model's name
     given                           keys of the file that this method does not read
     """
 
@@ -53,6 +54,7 @@ class EditHparams:
     nullspace_threshold: float = 2e-2
     L2: float = 10.0
     nll_loss_factor: float = 1.0
+    stats_dir: str | None = None
     ignored: tuple[str, ...] = ()
 
 
@@ -99,12 +101,20 @@ _NEEDED: dict[str, tuple[str, ...]] = {
     "AlphaEdit": ("nullspace_threshold", "L2"),
 }
 _EXPECTED = {
-    "alg_name", "alg", "model_name", "device", "stats_dir", "layer_selection", "rewrite_module_tmp", "rewrite_module_tmps",
+    "alg_name", "alg", "model_name", "device", "layer_selection", "rewrite_module_tmp", "rewrite_module_tmps",
     "mom2_dataset", "mom2_n_samples", "mom2_dtype", "max_length", "batch_size", "model_parallel", "fp16", "P_loc",
 }  # fmt: skip
 _INTS = {"v_num_grad_steps", "v_loss_layer"}
 _BOOLS = {"mom2_adjustment", "enable_prompt_keys", "enable_random_prefix_keys", "original_implementation"}
-_TEXTS = {"fact_token", "layer_module_tmp", "mlp_module_tmp", "attn_module_tmp", "ln_f_module", "lm_head_module"}
+_TEXTS = {
+    "fact_token",
+    "layer_module_tmp",
+    "mlp_module_tmp",
+    "attn_module_tmp",
+    "ln_f_module",
+    "lm_head_module",
+    "stats_dir",
+}
 _ALIASES = {"R_ROME": "R-ROME", "RROME": "R-ROME", "ALPHAEDIT": "AlphaEdit"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from padcheck.editing.corpus import open_corpus
 from padcheck.editing.errors import EditError, HparamsError
+from padcheck.editing.stats_files import own_file
 from padcheck.sources.hparams import read_hparams
 from padcheck.sources.reading import SourceError
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 class StatsOptions:
     """What `padcheck stats` was asked to do. Limits that are None are not set; see `second_moments.estimate`.
 
+    out            default: below the hparams' `stats_dir`, see `stats_files.own_file`
     max_documents  default: the hparams' `mom2_n_samples`, where no other limit is given
     dtype          of the forward pass, as in "bfloat16"; default: as the model's config says
     device         default: the GPU of this rank, else the CPU
@@ -34,9 +36,9 @@ class StatsOptions:
     """
 
     hparams: Path
-    model: str
+    model: Path
     corpus: tuple[Path, ...]
-    out: Path
+    out: Path | None
     field: str = "text"
     split: str = "train"
     max_tokens: int | None = None
@@ -63,32 +65,39 @@ def run_stats(options: StatsOptions, *, say: Callable[[str], None] = print) -> i
         return 2
 
 
-def modules_of(hparams: Path) -> tuple[str, ...]:
-    """The modules that these hparams rewrite, layer by layer. Raises HparamsError where they do not say."""
-    values = read_hparams(hparams).values
+def _templates_and_layers(hparams: Path, values: Mapping[str, Any]) -> tuple[list[str], list[int]]:
+    """Names of the modules that these hparams rewrite, with `{}` for the layer. Raises HparamsError where they do not say."""
     templates = values.get("rewrite_module_tmps") or [values.get("rewrite_module_tmp")]
     layers = values.get("layers")
     if not isinstance(layers, list) or not all(isinstance(layer, int) for layer in layers) or not layers:
         raise HparamsError(f"{hparams}: 'layers' is no list of layer numbers")
     if not all(isinstance(template, str) and template.count("{}") == 1 for template in templates):
         raise HparamsError(f"{hparams}: 'rewrite_module_tmp' is no module name with one {{}} for the layer")
-    return tuple(dict.fromkeys(template.format(layer).removesuffix(".weight") for layer in layers for template in templates))
+    return [template.removesuffix(".weight") for template in templates], layers
 
 
 def _run(options: StatsOptions, rank: int, say: Callable[[str], None]) -> int:
-    modules = modules_of(options.hparams)
+    values = read_hparams(options.hparams).values
+    templates, layers = _templates_and_layers(options.hparams, values)
+    modules = tuple(dict.fromkeys(template.format(layer) for layer in layers for template in templates))
     documents = open_corpus(options.corpus, field=options.field, split=options.split)
-    if options.out.exists() and not options.overwrite:
-        raise FileExistsError(f"{options.out} exists already; name another file, or overwrite it")
+    out = options.out
+    if out is None:
+        if not isinstance(values.get("stats_dir"), str):
+            raise HparamsError(f"{options.hparams} has no 'stats_dir': name the file to write with --out FILE")
+        out = own_file(str(values["stats_dir"]), options.model, templates, layers)
+    if out.exists() and not options.overwrite:
+        raise FileExistsError(f"{out} exists already; name another file, or overwrite it")
     max_documents = options.max_documents
     if max_documents is None and options.max_tokens is None:
-        samples = read_hparams(options.hparams).values.get("mom2_n_samples")
+        samples = values.get("mom2_n_samples")
         max_documents = samples if isinstance(samples, int) and samples > 0 else None
 
     from padcheck.editing.second_moments import estimate, forget, save
 
     model, tokenizer = _load(options)
-    partial = options.out.with_name(f"{options.out.name}.partial") if options.resume else None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f"{out.name}.partial") if options.resume else None
     with closing(_Bar()) as bar:
         moments = estimate(
             model,
@@ -103,9 +112,9 @@ def _run(options: StatsOptions, rank: int, say: Callable[[str], None]) -> int:
             resume_path=partial,
         )
     if rank == 0:
-        save(moments, options.out)
+        save(moments, out)
         key = moments.key
-        say(f"{options.out}: {len(key.modules)} modules, {key.tokens:,} tokens of {key.documents:,} documents ({key.dtype})")
+        say(f"{out}: {len(key.modules)} modules, {key.tokens:,} tokens of {key.documents:,} documents ({key.dtype})")
     if partial is not None:
         forget(partial)
     return 0
@@ -113,17 +122,16 @@ def _run(options: StatsOptions, rank: int, say: Callable[[str], None]) -> int:
 
 def _load(options: StatsOptions) -> tuple[Any, Any]:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from padcheck.editing.opening import open_model
 
     device = options.device
-    if device is None:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    dtype = getattr(torch, options.dtype, None) if options.dtype else "auto"
-    if dtype is None:
+    if device is None and torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    dtype = getattr(torch, options.dtype, None) if options.dtype else None
+    if options.dtype and not isinstance(dtype, torch.dtype):
         raise HparamsError(f"'{options.dtype}' is no dtype of torch")
-    trust = options.trust_remote_code
-    model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype, trust_remote_code=trust)
-    return model.to(device), AutoTokenizer.from_pretrained(options.model, trust_remote_code=trust)
+    return open_model(options.model, device=device, dtype=dtype, trust_remote_code=options.trust_remote_code)
 
 
 @contextmanager

@@ -434,7 +434,7 @@ def job(tmp_path: Path, llama: Any) -> StatsOptions:
     (tmp_path / "corpus.txt").write_text("\n\n".join(documents_of(40, 12)))
     hparams, out = tmp_path / "hparams.yaml", tmp_path / "out.safetensors"
     hparams.write_text('layers: [1, 2]\nrewrite_module_tmp: "model.layers.{}.mlp.down_proj"\nmom2_n_samples: 30\n')
-    return StatsOptions(hparams, str(tmp_path / "model"), (tmp_path / "corpus.txt",), out, dtype="float32")
+    return StatsOptions(hparams, tmp_path / "model", (tmp_path / "corpus.txt",), out, dtype="float32")
 
 
 def test_run_stats(job: StatsOptions, llama: Any, capsys: pytest.CaptureFixture[str]) -> None:

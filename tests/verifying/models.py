@@ -28,7 +28,7 @@ TEMPLATES = (
 @cache
 def opened(name: str, attention: str = "sdpa") -> tuple[Any, Any]:
     """Model and tokenizer of a shipped folder; tests leave them as they are."""
-    from padcheck.verifying.opening import open_model
+    from padcheck.editing.opening import open_model
 
     return open_model(MODELS / name, device="cpu", attention=attention)
 
@@ -47,8 +47,8 @@ def hparams(name: str, method: str = "ROME", **changes: Any) -> EditHparams:
 def moments(name: str) -> Any:
     """Second moments for the MEMIT family's layers, on a part of the corpus."""
     from padcheck.editing.corpus import open_corpus
+    from padcheck.editing.opening import modules_of
     from padcheck.editing.second_moments import estimate
-    from padcheck.verifying.opening import modules_of
 
     model, tokenizer = opened(name)
     corpus = open_corpus([MODELS / "corpus.txt"])
