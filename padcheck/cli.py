@@ -95,7 +95,14 @@ def model_options(command: F) -> F:
             help="Second moments: the file of `padcheck stats`, or a folder of the framework's own [default: that file, where it lies "
             "below the hparams' stats_dir].",
         ),
-        click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the sampled templates."),
+        click.option(
+            "--seed",
+            type=click.IntRange(0, 2**63 - 1),
+            default=0,
+            show_default=True,
+            metavar="N",
+            help="Of the sampled templates.",
+        ),
         click.option("--device", metavar="NAME", help="Where to run [default: the GPU, if there is one]."),
         click.option(
             "--trust-remote-code", is_flag=True, help="Let transformers run the code that the model's folder names."

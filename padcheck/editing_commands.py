@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from padcheck.editing.hparams import EditHparams
     from padcheck.editing.result import EditResult
 
-PROVENANCE = "padcheck-edit.json"
 _NEEDED = ("torch", "transformers", "safetensors")
 _VERSIONS = ("padcheck", "torch", "transformers", "tokenizers", "safetensors")
 _TOKENIZER_FILES = (
@@ -42,14 +41,22 @@ class _Refused(Exception):
 def run_edit(options: Mapping[str, Any]) -> int:
     """`padcheck edit`: work an edit out and save the edited model; returns the exit code."""
     with _telling("edit") as told:
-        source, out = Path(options["model"]), None if options["out"] is None else Path(options["out"])
+        source, out = Path(options["model"]), _path(options["out"])
         _check_out(source, out, dry_run=options["dry_run"])
         hparams = _hparams(options)
         requests = _requests(options["requests"], None)
         templates = _templates(options)
 
+        from padcheck.editing.digest import model_digest
         from padcheck.editing.edits import edit
-        from padcheck.editing.opening import found_moments, needs_moments, open_model, where_moments_belong
+        from padcheck.editing.opening import (
+            PROVENANCE,
+            found_moments,
+            lineage,
+            needs_moments,
+            open_model,
+            where_moments_belong,
+        )
 
         model, tokenizer = open_model(source, device=options["device"], trust_remote_code=options["trust_remote_code"])
         moments = found_moments(model, hparams, source, _path(options["covariance"]))
@@ -61,18 +68,16 @@ def run_edit(options: Mapping[str, Any]) -> int:
         )  # fmt: skip
         if moments is not None and moments.note is not None:
             click.echo(f"note: {moments.note}")
-        for line in _summary(requests, result):
+        for line in _summary(requests, hparams, result):
             click.echo(line)
         if options["dry_run"] or out is None:
             click.echo("Nothing is written: this was a dry run.")
             return told.code
+        before = model_digest(model)
+        key = None if moments is None else moments.key
+        provenance = _provenance(options, source, requests, hparams, result, key)
         result.write(model)
-        _save(
-            model,
-            source,
-            out,
-            _provenance(options, source, requests, hparams, result, None if moments is None else moments.key),
-        )
+        _save(model, source, out, PROVENANCE, provenance | {"lineage": [*lineage(source, before), before]})
         click.echo(f"The edited model is in {out}; {PROVENANCE} beside it says how it came about.")
     return told.code
 
@@ -95,8 +100,8 @@ def run_verify(options: Mapping[str, Any]) -> int:
     """`padcheck verify`: the same edits right, left and corrected; returns 0, or 1 where "corrected" is not "right"."""
     with _telling("verify") as told:
         page = Path(options["html"]) if options["html"] else None
-        if page is not None and (page.is_dir() or not page.absolute().parent.is_dir()):
-            raise _Refused(f"{page} cannot be written: name a file in a folder that exists.")
+        if page is not None:
+            _check_writable(page)
         hparams = _hparams(options)
         requests = _requests(options["requests"], options["limit"])
         templates = _templates(options)
@@ -125,7 +130,7 @@ def run_verify(options: Mapping[str, Any]) -> int:
         if page is not None:
             page.write_text(html.render(comparison, notes), "utf-8")
         if options["output_format"] == "json":
-            click.echo(json.dumps(json_.document(comparison, notes), ensure_ascii=False, indent=2))
+            click.echo(json.dumps(json_.document(comparison, notes), ensure_ascii=False, indent=2, allow_nan=False))
         else:
             click.echo(text.render(comparison, notes), nl=False)
         if not comparison.explained:
@@ -179,20 +184,37 @@ def _check_out(source: Path, out: Path | None, *, dry_run: bool) -> None:
     there, here = out.resolve(), source.resolve()
     if there == here or here in there.parents or there in here.parents:
         raise _Refused(f"{out} is the model's own folder, or inside it, or holds it; the source is never written over.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise _Refused(f"{out} exists and is not an empty folder; name another.")
-
-
-def _save(model: Any, source: Path, out: Path, provenance: Mapping[str, Any]) -> None:
-    """The whole folder, or nothing. The tokenizer's files are copied as they are: read and saved anew, they might read otherwise."""
     out.parent.mkdir(parents=True, exist_ok=True)
+    _check_writable(out)
+
+
+def _check_writable(path: Path) -> None:
+    """Now, and not after the work. Raises _Refused where no file can be made beside `path`, or `path` is a folder that is in use."""
+    try:
+        if path.is_dir() and any(path.iterdir()):
+            raise _Refused(f"{path} is a folder; name a file.")
+        with tempfile.NamedTemporaryFile(dir=path.absolute().parent, prefix=f".{path.name}-"):
+            pass
+    except OSError as error:
+        raise _Refused(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def _save(model: Any, source: Path, out: Path, beside: str, provenance: Mapping[str, Any]) -> None:
+    """The whole folder, or nothing. The tokenizer's files are copied as they are: read and saved anew, they might read otherwise."""
+    from safetensors import SafetensorError
+
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
         folder = Path(name) / "model"
-        model.save_pretrained(folder)
+        try:
+            model.save_pretrained(folder)
+        except SafetensorError as error:  # a full disk, most of all
+            raise OSError(f"{out} cannot be written: {error}") from error
         for file in {file for pattern in _TOKENIZER_FILES for file in source.glob(pattern) if file.is_file()}:
             if not (folder / file.name).exists():
                 shutil.copyfile(file, folder / file.name)
-        (folder / PROVENANCE).write_text(json.dumps(provenance, ensure_ascii=False, indent=2) + "\n", "utf-8")
+        (folder / beside).write_text(json.dumps(provenance, ensure_ascii=False, indent=2) + "\n", "utf-8")
         if out.exists():
             out.rmdir()
         folder.rename(out)
@@ -241,8 +263,10 @@ def _provenance(
     }
 
 
-def _summary(requests: Sequence[Request], result: EditResult) -> Iterator[str]:
-    """What was found, and what the model's dtype takes of it."""
+def _summary(requests: Sequence[Request], hparams: EditHparams, result: EditResult) -> Iterator[str]:
+    """What was done, what was found, and what the model's dtype takes of it."""
+    layers = f"layer{'s' if len(hparams.layers) > 1 else ''} {', '.join(map(str, hparams.layers))}"
+    yield f"{hparams.method}, {layers}, {hparams.fact_token}, {sum(map(len, result.templates))} context templates"
     for request, trace in zip(requests, result.trace, strict=True):
         named = request.index if request.case_id is None else request.case_id
         first, last = trace[0]["probability"], trace[-1]["probability"]

@@ -7,15 +7,18 @@ the state. Source: Fang et al. 2024 (arXiv 2410.02355).
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor
 
 from padcheck.editing.architecture import Site
-from padcheck.editing.errors import CovarianceError
+from padcheck.editing.errors import CovarianceError, StateError
 from padcheck.editing.keys import Walk
 from padcheck.editing.session import Session
 from padcheck.editing.solver import solve_general
 from padcheck.editing.spreading import rewrite_layers, site_keys
+from padcheck.editing.state import Projection
 
 
 def rewrite(session: Session) -> None:
@@ -41,18 +44,38 @@ def update(session: Session, site: Site, keys: Tensor, residual: Tensor) -> Tens
 
 
 def null_space(session: Session, site: Site) -> Tensor:
-    """P of a site, [d_in, d_in] float64; worked out once for all edits in a row."""
-    known = session.state.projections.get(site.name)
+    """P of a site, [d_in, d_in] float64; worked out once for all edits in a row.
+
+    Raises StateError where the state's P is of another threshold or second moment than this edit is given.
+    """
+    threshold, known = session.hparams.nullspace_threshold, session.state.projections.get(site.name)
+    moment = session.moment(site) if known is None or session.covariance else None
+    digest = "" if moment is None else _digest(moment)
+    if known is not None and known.threshold != threshold:
+        raise StateError(
+            f"the state's projection of {site.name} is for nullspace_threshold {known.threshold:g}, not {threshold:g}: edits in "
+            "a row share one"
+        )
+    if known is not None and digest and known.moment != digest:
+        raise StateError(
+            f"the state's projection of {site.name} is of another second moment than the one given: edits in a row share one"
+        )
     if known is None:
-        values, vectors = torch.linalg.eigh(session.moment(site))
-        small = vectors[:, values < session.hparams.nullspace_threshold]
+        assert moment is not None
+        values, vectors = torch.linalg.eigh(moment)
+        small = vectors[:, values < threshold]
         if not small.shape[1]:
             raise CovarianceError(
                 f"no eigenvalue of the second moment of {site.name} is below nullspace_threshold "
-                f"{session.hparams.nullspace_threshold:g} (the smallest is {float(values[0]):.2e}): nothing may be changed"
+                f"{threshold:g} (the smallest is {float(values[0]):.2e}): nothing may be changed"
             )
         if small.shape[1] == len(values):
             session.notes.append(f"{site.name}: every eigenvalue is below nullspace_threshold, so nothing is protected")
-        known = (small @ small.T).cpu()
-        session.state.projections[site.name] = known
-    return known.to(site.weight.device)
+        known = session.state.projections[site.name] = Projection((small @ small.T).cpu(), threshold, digest)
+    return known.matrix.to(site.weight.device)
+
+
+def _digest(moment: Tensor) -> str:
+    """Rounded, so that it is the same in float32 and float64 and on every device."""
+    numbers = torch.cat([moment.diagonal(), moment.sum(0)]).cpu().tolist()
+    return hashlib.sha256(" ".join(f"{number:.3g}" for number in numbers).encode()).hexdigest()[:16]

@@ -67,7 +67,7 @@ class Architecture:
     """
 
     def __init__(self, model: nn.Module, hparams: EditHparams) -> None:
-        self.model: Any = getattr(model, "_orig_mod", model)  # torch.compile wraps the model that it compiles
+        self.model = unwrapped(model)
         self.hparams = hparams
         _refuse_by_name(self.model)
         layers = _layers(self.model, hparams.layer_module_tmp)
@@ -103,12 +103,22 @@ class Architecture:
         weight = module.weight
         assert isinstance(weight, Tensor)
         sharing = [other for other, parameter in self.model.named_parameters(remove_duplicate=False) if parameter is weight]
+        if not sharing:
+            raise ArchitectureError(
+                f"{name}.weight is no parameter of the model but is computed from others (weight_norm, pruning): what is "
+                "written to it would be lost; take the parametrisation off first"
+            )
         if len(sharing) > 1:
             raise ArchitectureError(
                 f"{name}.weight is shared with {', '.join(o for o in sharing if o != f'{name}.weight')}: an edit "
                 "would change both"
             )
         return Site(name, module, layer, transposed, _factor(self.decoder, module, layer, token))
+
+
+def unwrapped(model: nn.Module) -> Any:
+    """The model that torch.compile has wrapped, or the model itself."""
+    return getattr(model, "_orig_mod", model)
 
 
 def _submodule(model: nn.Module, name: str, key: str) -> nn.Module:
@@ -146,10 +156,12 @@ def _transposed(module: nn.Module, name: str) -> bool:
             "update; load it in full precision"
         )
     if not isinstance(weight, Tensor) or weight.ndim != 2:
-        raise ArchitectureError(
-            f"{name} is a {type(module).__name__} without a weight matrix of its own (fused or packed): it "
-            "cannot be rewritten"
+        why = (
+            "whose weight is no matrix"
+            if isinstance(weight, Tensor) and weight.ndim == 1
+            else "without a weight matrix of its own (fused or packed)"
         )
+        raise ArchitectureError(f"{name} is a {type(module).__name__} {why}: it cannot be rewritten")
     if not weight.is_floating_point() or weight.element_size() < 2:
         raise ArchitectureError(f"{name}.weight is {weight.dtype}: quantised weights cannot take an update")
     if "Conv1D" in kinds:

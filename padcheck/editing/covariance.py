@@ -21,12 +21,19 @@ def second_moment(covariance: Mapping[str, Any] | None, site: Site, why: str) ->
 
     Raises CovarianceError naming what is wrong.
     """
+    if covariance is not None and not isinstance(covariance, Mapping):
+        raise CovarianceError(f"covariance maps module names to second moments; it is {type(covariance).__name__}")
     given = covariance or {}
     found = given.get(site.name, given.get(site.parameter))
     if found is None:
         there = f"; given are {', '.join(sorted(given))}" if given else ", and no covariance is given"
         raise CovarianceError(f"{why} needs the second moment of {site.name}{there}")
-    moment = torch.as_tensor(found).detach().to(site.weight.device)
+    try:
+        moment = torch.as_tensor(found).detach().to(site.weight.device)
+    except (TypeError, ValueError, RuntimeError):
+        moment = None
+    if moment is None or moment.is_complex() or moment.dtype == torch.bool:
+        raise CovarianceError(f"the second moment of {site.name} is no matrix of real numbers")
     width = site.d_in
     if moment.shape != (width, width):
         raise CovarianceError(

@@ -12,14 +12,14 @@ from torch import nn
 from padcheck.editing import alphaedit, emmet, memit, pmet, r_rome, rome
 from padcheck.editing.architecture import Architecture
 from padcheck.editing.digest import model_digest
-from padcheck.editing.errors import EditError, HparamsError, RequestError
+from padcheck.editing.errors import EditError, HparamsError, RequestError, StateError
 from padcheck.editing.hparams import EditHparams, load_hparams
 from padcheck.editing.restoring import borrowed
 from padcheck.editing.result import EditResult, warn_of_rounding
 from padcheck.editing.rows import Groups, facts_of, grouped, requests_of
 from padcheck.editing.session import Session
 from padcheck.editing.state import EditState
-from padcheck.editing.templates import MEMIT_LENGTHS, sampled
+from padcheck.editing.templates import MEMIT_LENGTHS, STARTS, sampled
 from padcheck.sources.requests import Request
 from padcheck.sources.token_readers import TokenReader, wrap
 
@@ -58,8 +58,10 @@ def edit(
     state              of the edit before, for edits in a row: the model must have that edit on
     compat             "easyedit": EasyEdit's choices where they differ (target ids, the MEMIT family's logits)
 
-    Raises an EditError that names the cause; then, too, the model is as it was.
+    Raises an EditError that names the cause; then, too, the model is as it was. TypeError for a tokenizer that is none.
     """
+    if state is not None and not isinstance(state, EditState):
+        raise StateError(f"a state is what an edit before gave back as `result.state`, not {type(state).__name__}")
     if compat not in (None, "easyedit"):
         raise HparamsError(f"compat is {compat!r}; it is None or 'easyedit'")
     wanted = load_hparams(hparams)
@@ -68,9 +70,11 @@ def edit(
     reader = wrap(tokenizer).reader
     with borrowed(model, tokenizer), torch.no_grad():
         architecture = Architecture(model, wanted)
+        _check_vocabulary(architecture, reader)
         if groups is None:
             groups = _sampled(architecture, tokenizer, reader, wanted, seed)
-        facts, notes = facts_of(records, reader, groups, wanted.fact_token, compat=compat)
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        facts, notes = facts_of(records, reader, groups, wanted.fact_token, compat=compat, unknown=unknown)
         _check_lengths(architecture, facts)
         modules = tuple(site.name for sites in architecture.sites for site in sites)
         if state is None:
@@ -94,13 +98,33 @@ def edit(
 
 def _sampled(architecture: Architecture, tokenizer: Any, reader: TokenReader, hparams: EditHparams, seed: int) -> Groups:
     lengths = hparams.context_template_length_params if hparams.method in ("ROME", "R-ROME") else MEMIT_LENGTHS
+    limit = _positions(architecture)
+    if limit and max(length for length, _ in lengths) >= limit:
+        raise HparamsError(
+            f"'context_template_length_params' asks for templates of {max(length for length, _ in lengths)} tokens, but the model "
+            f"stops at {limit}"
+        )
     special = frozenset(int(one) for one in getattr(tokenizer, "all_special_ids", ()) or ())
     return sampled(architecture.decoder, reader, lengths, seed, special)
 
 
-def _check_lengths(architecture: Architecture, facts: Sequence[Any]) -> None:
+def _positions(architecture: Architecture) -> int | None:
     config: Any = architecture.model.config
-    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+
+
+def _check_vocabulary(architecture: Architecture, reader: TokenReader) -> None:
+    """Raises RequestError where ordinary words are ids that the model does not have; each request's are looked at later."""
+    size = int(architecture.model.get_input_embeddings().weight.shape[0])
+    largest = max((token for one in reader.encode_batch(list(STARTS)) for token in one.ids), default=0)
+    if largest >= size:
+        raise RequestError(
+            f"the tokenizer gives ids that the model does not have ({largest}, of {size} embeddings): is it another model's?"
+        )
+
+
+def _check_lengths(architecture: Architecture, facts: Sequence[Any]) -> None:
+    limit = _positions(architecture)
     size = int(architecture.model.get_input_embeddings().weight.shape[0])
     for fact in facts:
         for row in (*fact.answered, fact.kl):
@@ -117,6 +141,8 @@ def _check_lengths(architecture: Architecture, facts: Sequence[Any]) -> None:
 
 def _notes(architecture: Architecture, hparams: EditHparams, compat: str | None) -> list[str]:
     notes: list[str] = []
+    if hparams.inferred:
+        notes.append(f"the hparams name no method; their keys are {hparams.method}'s")
     if hparams.v_num_grad_steps == 1:
         notes.append("'v_num_grad_steps' is 1: the objective is evaluated once and nothing is ever moved")
     last = len(architecture.decoder.layers) - 1

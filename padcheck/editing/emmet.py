@@ -37,4 +37,4 @@ def update(session: Session, site: Site, keys: Tensor, residual: Tensor) -> Tens
             "are written only in part"
         )
     system = gram + hparams.emmet_lambda * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return residual @ solve_positive(system, whitened.T, f"Kᵀ·C⁻¹·K of {site.name} (are two facts the same?)")
+    return residual @ solve_positive(system, whitened.T, f"Kᵀ·C⁻¹·K of {site.name}", "are two facts the same?")

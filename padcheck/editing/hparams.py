@@ -25,7 +25,8 @@ class EditHparams:
     rewrite_module_tmps             names of the modules to rewrite, with `{}` for the layer; one, but for PMET
     context_template_length_params  (total tokens, count) of the sampled templates
     stats_dir                       where second moments lie, in a folder of the model's name
-    given                           keys of the file that this method does not read
+    ignored                         keys of the file that this method does not read
+    inferred                        whether the file names no method, so that its keys decided
     """
 
     method: MethodName
@@ -56,19 +57,21 @@ class EditHparams:
     nll_loss_factor: float = 1.0
     stats_dir: str | None = None
     ignored: tuple[str, ...] = ()
+    inferred: bool = False
 
 
 def load_hparams(source: Mapping[str, Any] | str | os.PathLike[str] | object) -> EditHparams:
     """The hyper-parameters in a mapping, a YAML or JSON file, or an object with attributes (EasyEdit's own).
 
-    The method is named by `alg_name`; kmeng01's files have none, and then the keys that only one method has decide.
-    Raises HparamsError naming the key; SourceError where a file cannot be read.
+    The method is named by `alg_name`; kmeng01's files have none, and then the keys that only one method has decide. Where
+    they cannot, it has to be named.
+    Raises HparamsError naming the key, or the file that cannot be read.
     """
     if isinstance(source, EditHparams):
         return source
     values = _values(source)
     method = _method(values)
-    known = {field.name for field in fields(EditHparams)} - {"method", "rewrite_module_tmps", "ignored"}
+    known = {field.name for field in fields(EditHparams)} - {"method", "rewrite_module_tmps", "ignored", "inferred"}
     taken: dict[str, Any] = {}
     for name in known & values.keys():
         if values[name] is not None:
@@ -89,7 +92,13 @@ def load_hparams(source: Mapping[str, Any] | str | os.PathLike[str] | object) ->
     for name in _NEEDED.get(method, ()):
         if name not in taken:
             raise HparamsError(f"{method} needs '{name}', and the hparams do not have it")
-    hparams = EditHparams(method=method, ignored=tuple(sorted(values.keys() - known - _EXPECTED)), **taken)
+    ignored, inferred = tuple(sorted(values.keys() - known - _EXPECTED)), not _named(values)
+    if inferred and ignored:
+        raise HparamsError(
+            f"the hparams name no method; most keys are {method}'s, but {', '.join(ignored)} "
+            f"{'is' if len(ignored) == 1 else 'are'} not: add 'alg_name'"
+        )
+    hparams = EditHparams(method=method, ignored=ignored, inferred=inferred, **taken)
     _check(hparams)
     return hparams
 
@@ -133,13 +142,20 @@ def _values(source: Any) -> dict[str, Any]:
     raise HparamsError(f"hparams are a mapping, a path or an object with attributes, not {type(source).__name__}")
 
 
-def _method(values: Mapping[str, Any]) -> MethodName:
+def _named(values: Mapping[str, Any]) -> str | None:
     named = values.get("alg_name", values.get("alg"))
-    if named is None:
+    return None if named is None else str(named)
+
+
+def _method(values: Mapping[str, Any]) -> MethodName:
+    text = _named(values)
+    if text is None:
         if "nullspace_threshold" in values:
             return "AlphaEdit"
-        if "emmet_lambda" in values or "update_norm_lambda" in values:
+        if "emmet_lambda" in values:
             return "EMMET"
+        if "update_norm_lambda" in values:
+            raise HparamsError("the hparams name no method, and their keys are MEMIT's as well as EMMET's: add 'alg_name'")
         if "rewrite_module_tmps" in values or "nll_loss_factor" in values:
             return "PMET"
         if "enable_random_prefix_keys" in values or "enable_prompt_keys" in values:
@@ -149,7 +165,6 @@ def _method(values: Mapping[str, Any]) -> MethodName:
         if "context_template_length_params" in values:
             return "ROME"
         raise HparamsError("the hparams name no method: add 'alg_name'")
-    text = str(named)
     for method in get_args(MethodName):
         if text == method or _ALIASES.get(text.upper()) == method or text.upper() == method.upper():
             return method  # type: ignore[no-any-return]
@@ -185,7 +200,7 @@ def _converted(name: str, value: Any) -> Any:
                 return value
             raise ValueError
         return _whole(value) if name in _INTS else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise HparamsError(f"'{name}' is {value!r}, which is no value for it") from None
 
 
@@ -217,6 +232,7 @@ def _check(hparams: EditHparams) -> None:
     both_or_none = hparams.enable_prompt_keys == hparams.enable_random_prefix_keys
     if hparams.method == "R-ROME" and not hparams.original_implementation and both_or_none:
         refuse("enable_prompt_keys", "exactly one of enable_prompt_keys and enable_random_prefix_keys must be true")
-    for template in (*hparams.rewrite_module_tmps, hparams.layer_module_tmp):
-        if template.count("{}") != 1:
+    named = (*hparams.rewrite_module_tmps, hparams.layer_module_tmp, hparams.mlp_module_tmp, hparams.attn_module_tmp)
+    for template in filter(None, named):
+        if template.count("{}") != 1 or {"{", "}"} & set(template.replace("{}", "")):
             raise HparamsError(f"the module name {template!r} needs exactly one {{}}, where the layer's number goes")

@@ -273,6 +273,10 @@ class _Group:
                     scale = moments[1].sqrt() / (1 - _BETAS[1] ** (step + 1)) ** 0.5 + _EPSILON
                     delta = deltas[place].detach() - goal.learning_rate / (1 - _BETAS[0] ** (step + 1)) * moments[0] / scale
                     length, limit = delta.norm(dim=1), goal.clamp * norms[place]
+                    if bool(length.isinf().any()):
+                        raise ObjectiveError(
+                            f"step {step} moves the value by more than the dtype can hold: 'v_lr' is {goal.learning_rate:g}"
+                        )
                     deltas[place] = torch.where((length > limit)[:, None], delta * (limit / length)[:, None], delta)
         return self.found
 

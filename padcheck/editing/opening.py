@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ from padcheck.editing.stats_files import cached_files, own_file, read_cached
 from padcheck.sources.reading import SourceError
 
 ESTIMATE_TOKENS = 50_000
+PROVENANCE = "padcheck-edit.json"
+"""What `padcheck edit` writes beside a model: how it came about."""
+
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tokenization*.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +56,36 @@ def open_model(
 
     Raises SourceError where the folder holds no such model.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if not (folder / "config.json").is_file():
         raise SourceError("this folder holds no config.json.", path=str(folder), remedy="Name the folder of a saved model.")
+    if not any(file for pattern in _TOKENIZER_FILES for file in folder.glob(pattern)):
+        # Without them transformers makes an empty tokenizer of the model's class, which reads every word as the unknown token.
+        raise SourceError(
+            "this folder holds no tokenizer.", path=str(folder), remedy="Copy the model's tokenizer files into it."
+        )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen = {} if attention is None else {"attn_implementation": attention}
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype or "auto", trust_remote_code=trust_remote_code, **chosen
+        opened: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype or "auto", trust_remote_code=trust_remote_code, output_loading_info=True, **chosen
         )
+        model, loaded = opened
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        return model.to(device).eval(), tokenizer
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        model = model.to(device).eval()
+    except (OSError, ValueError, KeyError, RuntimeError, AssertionError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise SourceError(f"the model cannot be opened: {reason[0]}", path=str(folder)) from error
+    absent = sorted(map(str, [*loaded.get("missing_keys", ()), *loaded.get("mismatched_keys", ())]))
+    if absent:
+        raise SourceError(
+            f"its files lack {len(absent)} weights that config.json asks for ({', '.join(absent[:3])}{', ...' if absent[3:] else ''}): "
+            "transformers would make them up",
+            path=str(folder),
+        )
+    return model, tokenizer
 
 
 def modules_of(hparams: EditHparams) -> tuple[str, ...]:
@@ -97,14 +117,30 @@ def found_moments(model: nn.Module, hparams: EditHparams, folder: Path, given: P
         if not files:
             raise CovarianceError(f"{path} holds no second moments of {modules_of(hparams)[0]} (*_mom2_*.npz)")
         named = {module: file.relative_to(path).as_posix() for module, file in files.items()}
-        note = f"second moments are those in {path}: they bear the modules' names alone, and nothing proves that they are this model's"
+        note: str | None = (
+            f"second moments are those in {path}: they bear the modules' names alone, and nothing proves that they are this model's"
+        )
         return FoundMoments(read_cached(files), {"folder": str(path), "files": named}, note)
     if not path.is_file():
         raise SourceError("there is no such file.", path=str(path))
-    moments = load(path, {"model": model_digest(model)})
-    return FoundMoments(
-        moments.matrices, asdict(moments.key), f"second moments are those in {path}" if given is None else None
-    )
+    now = model_digest(model)
+    note = f"second moments are those in {path}" if given is None else None
+    moments = load(path)
+    if moments.key.model != now and moments.key.model in lineage(folder, now):
+        note = f"second moments are those in {path}, of the model before the edits that {PROVENANCE} tells of"
+    else:
+        moments = load(path, {"model": now})
+    return FoundMoments(moments.matrices, asdict(moments.key), note)
+
+
+def lineage(folder: Path, digest: str) -> tuple[str, ...]:
+    """Digests of the models that the one in `folder` was edited from, the first one first; empty where no provenance file tells
+    it, or tells it of another model than `digest`."""
+    try:
+        known = json.loads((folder / PROVENANCE).read_text("utf-8"))
+        return tuple(map(str, known["lineage"])) if known["fingerprint"] == digest else ()
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
 
 
 def where_moments_belong(hparams: EditHparams, folder: Path) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from padcheck.editing.architecture import unwrapped
 from padcheck.editing.errors import StateError
 from padcheck.editing.objective import Step
 from padcheck.editing.state import EditState
@@ -58,7 +59,7 @@ class EditResult:
             parameter.copy_(rounded(parameter, self.updates[name].to(parameter.device))[0])
 
     def _parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        there = dict(model.named_parameters())
+        there = dict(unwrapped(model).named_parameters())
         for name, update in self.updates.items():
             if name not in there:
                 raise StateError(f"the model has no {name}: the updates are of another one")

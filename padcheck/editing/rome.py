@@ -16,7 +16,6 @@ from padcheck.editing.keys import Walk
 from padcheck.editing.objective import Place, search
 from padcheck.editing.rows import Fact
 from padcheck.editing.session import Session
-from padcheck.editing.solver import solve_positive
 
 
 def rewrite(session: Session) -> None:
@@ -45,8 +44,7 @@ def read(session: Session, number: int, fact: Fact, site: Site) -> tuple[Tensor,
 def direction(session: Session, site: Site, key: Tensor) -> Tensor:
     """u of length 1, [d_in]: the direction in key space that the update answers to."""
     if session.hparams.mom2_adjustment:
-        key = key.to(site.weight.device)
-        key = solve_positive(session.moment(site), key[:, None], f"the second moment of {site.name}")[:, 0]
+        key = session.factored_moment(site).solve(key.to(site.weight.device)[:, None])[:, 0]
     return nn.functional.normalize(key, dim=0)
 
 

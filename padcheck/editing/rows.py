@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from padcheck.editing.errors import RequestError, TemplateError
@@ -62,50 +63,79 @@ def grouped(templates: Sequence[str] | Sequence[Sequence[str]]) -> Groups:
 
     Raises TemplateError unless each has exactly one `{}` and the first is the bare `{}`.
     """
-    flat = bool(templates) and all(isinstance(one, str) for one in templates)
     groups: list[tuple[str, ...]]
-    if flat:
+    if all(isinstance(one, str) for one in templates):
         texts = [str(one) for one in templates]
         groups = [tuple(texts[:1]), tuple(texts[1:])] if len(texts) > 1 else [tuple(texts)]
+    elif all(isinstance(one, list | tuple) and all(isinstance(text, str) for text in one) for one in templates):
+        groups = [tuple(group) for group in templates if group]
     else:
-        groups = [tuple(str(text) for text in group) for group in templates if group and not isinstance(group, str)]
+        raise TemplateError("context templates are strings, or lists of strings, and not both")
     for text in (text for group in groups for text in group):
         try:
             split_template(text)
         except ValueError as error:
             raise TemplateError(str(error)) from None
-    if not groups or groups[0][0] != "{}":
+    if not groups or groups[0] != ("{}",):
         raise TemplateError(
-            "the first context template must be the bare '{}': the norm clamp and the weight decay are taken from it"
+            "the first context template (the first group) must be the bare '{}' alone: the norm clamp and the weight decay are "
+            "taken from it"
         )
     return tuple(groups)
 
 
 def requests_of(records: Iterable[Mapping[str, Any] | Request] | Mapping[str, Any]) -> list[Request]:
     """Requests of records in every shape that the frameworks read. Raises RequestError naming the first that is none."""
-    several = [records] if isinstance(records, Mapping) else list(records)
-    found = [record for record in several if isinstance(record, Request)]
-    for one in as_requests(record for record in several if not isinstance(record, Request)):
-        if isinstance(one, RequestProblem):
-            name = f"request {one.index}" if one.case_id is None else f"request {one.index} (case_id {one.case_id})"
-            raise RequestError(f"{name}: {one.message} {one.remedy}")
-        found.append(one)
+    given: Any = [records] if isinstance(records, Mapping) else records
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise RequestError(f"requests are records, not {type(given).__name__}: read a file with padcheck.sources.requests")
+    found: list[Request] = []
+    for ready, several in groupby(given, lambda one: isinstance(one, Request)):
+        if ready:
+            found.extend(several)
+            continue
+        for one in as_requests(several):
+            if isinstance(one, RequestProblem):
+                name = f"request {one.index}" if one.case_id is None else f"request {one.index} (case_id {one.case_id})"
+                raise RequestError(f"{name}: {one.message} {one.remedy}".rstrip())
+            found.append(one)
     if not found:
         raise RequestError("there is no request")
     return found
 
 
 def facts_of(
-    requests: Sequence[Request], reader: TokenReader, templates: Groups, fact_token: str, *, compat: str | None = None
+    requests: Sequence[Request],
+    reader: TokenReader,
+    templates: Groups,
+    fact_token: str,
+    *,
+    compat: str | None = None,
+    unknown: int | None = None,
 ) -> tuple[list[Fact], list[str]]:
     """The rows of each request, and notes on what was decided.
 
+    unknown: the id that stands for what the tokenizer cannot read; a subject or target that is nothing else is refused.
     compat: "easyedit" puts a space before every target, and makes the rows by decoding the target's head and reading
     it again.
     """
     texts = [text for group in templates for text in group]
     notes: list[str] = []
-    return [_fact(request, reader, texts, fact_token, compat, notes) for request in requests], notes
+    facts = [_fact(request, reader, texts, fact_token, compat, notes) for request in requests]
+    for fact in facts:
+        _check_known(fact, unknown)
+    return facts, notes
+
+
+def _check_known(fact: Fact, unknown: int | None) -> None:
+    """Raises RequestError where the token that is looked up, or one that is trained, is the unknown one."""
+    name, bare = f"request {fact.request.index}", fact.prompts[0]
+    if unknown is not None and bare.ids[bare.lookup] == unknown:
+        raise RequestError(
+            f"{name}: the tokenizer reads the subject {fact.request.subject!r} as the unknown token: is it the model's?"
+        )
+    if unknown is not None and unknown in fact.target:
+        raise RequestError(f"{name}: the tokenizer reads the target {fact.request.target_new!r} as the unknown token")
 
 
 def _fact(

@@ -16,6 +16,7 @@ from padcheck.editing.errors import ArchitectureError
 from padcheck.editing.hparams import EditHparams
 from padcheck.editing.objective import Found, Goal, Readout, Step
 from padcheck.editing.rows import Fact, Groups
+from padcheck.editing.solver import Factored, factored
 from padcheck.editing.state import EditState
 from padcheck.editing.weights import Ledger
 
@@ -28,6 +29,7 @@ class Session:
         state: what was handed in, or a fresh one; methods that carry something on put it there.
         traces: one list per request.
         notes: what the user should know about how it was done.
+        factors: second moments that were factorised, by the site's name.
     """
 
     architecture: Architecture
@@ -40,6 +42,7 @@ class Session:
     notes: list[str]
     ledger: Ledger = field(default_factory=Ledger)
     traces: list[list[Step]] = field(default_factory=list)
+    factors: dict[str, Factored] = field(default_factory=dict)
 
     @property
     def decoder(self) -> Decoder:
@@ -48,6 +51,12 @@ class Session:
     def moment(self, site: Site) -> Tensor:
         """E[k kᵀ] of `site`, float64; see `second_moment`."""
         return second_moment(self.covariance, site, self.hparams.method)
+
+    def factored_moment(self, site: Site) -> Factored:
+        """The same with its factor, worked out once for all facts."""
+        if site.name not in self.factors:
+            self.factors[site.name] = factored(self.moment(site), f"the second moment of {site.name}")
+        return self.factors[site.name]
 
     def goal(self, *, nll_factor: float = 1.0, eases: bool = False) -> Goal:
         """The search that the hparams ask for."""

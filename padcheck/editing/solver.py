@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from padcheck.editing.errors import SolveError
 
 
-def solve_positive(matrix: Tensor, right: Tensor, what: str) -> Tensor:
-    """X with matrix·X = right, matrix [d, d] symmetric and positive definite, right [d, n].
+@dataclass(frozen=True, slots=True)
+class Factored:
+    """A symmetric, positive definite matrix [d, d] and its Cholesky factor, for systems with several right sides."""
 
-    Raises SolveError where `matrix` is singular, naming it `what`.
-    """
+    matrix: Tensor
+    factor: Tensor
+    what: str
+
+    def solve(self, right: Tensor) -> Tensor:
+        """X with matrix·X = right, right [d, n]. Raises SolveError where no solution can be trusted."""
+        return _trusted(self.matrix, torch.cholesky_solve(right, self.factor), right, self.what)
+
+
+def factored(matrix: Tensor, what: str, why: str = "were there fewer tokens than entries?") -> Factored:
+    """`matrix` [d, d] with its factor. Raises SolveError where it is singular, naming it `what` and asking `why`."""
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if int(failed):
-        raise SolveError(
-            f"{what} is singular or not positive definite (at pivot {int(failed)} of {matrix.shape[0]}): "
-            "were there fewer tokens than entries?"
-        )
-    solution = torch.cholesky_solve(right, factor)
-    return _trusted(matrix, solution, right, what)
+        raise SolveError(f"{what} is singular or not positive definite (at pivot {int(failed)} of {matrix.shape[0]}): {why}")
+    return Factored(matrix, factor, what)
+
+
+def solve_positive(matrix: Tensor, right: Tensor, what: str, why: str = "were there fewer tokens than entries?") -> Tensor:
+    """X with matrix·X = right, matrix [d, d] symmetric and positive definite, right [d, n]; see `factored`."""
+    return factored(matrix, what, why).solve(right)
 
 
 def solve_general(matrix: Tensor, right: Tensor, what: str) -> Tensor:

@@ -9,6 +9,21 @@ from torch import Tensor
 from padcheck.editing.errors import StateError
 
 
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """P on the null space of a second moment, and what it was made of.
+
+    Attributes:
+        matrix: [d_in, d_in] float64, on the CPU.
+        threshold: eigenvalues below it span the null space.
+        moment: digest of the second moment.
+    """
+
+    matrix: Tensor
+    threshold: float
+    moment: str
+
+
 @dataclass(slots=True)
 class EditState:
     """What a later edit of the same model needs.
@@ -26,7 +41,7 @@ class EditState:
     fingerprint: str = ""
     edits: int = 0
     key_cache: dict[str, Tensor] = field(default_factory=dict)
-    projections: dict[str, Tensor] = field(default_factory=dict)
+    projections: dict[str, Projection] = field(default_factory=dict)
 
     def successor(self) -> EditState:
         """A state of its own to work on: what was handed in stays as it is."""

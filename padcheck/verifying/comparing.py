@@ -94,6 +94,11 @@ def compare(
             (fact,), _ = facts_of([request], reader, groups, hparams.fact_token)
             probe = Probe(fact, reader, pad, ends)
             before = probe.read(model, speak=True)
+            if not math.isfinite(before.probability):
+                raise ObjectiveError(
+                    f"request {request.index}: the model answers with {before.probability} before any edit: its weights hold NaN, or "
+                    f"{architecture.decoder.dtype} is too narrow for it"
+                )
             if failed is not None:
                 outcomes = {RIGHT: failed}
             elif result is not None:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from padcheck.editing import alphaedit, emmet, memit
+from padcheck.editing import alphaedit, emmet, memit, pmet
 from padcheck.editing.architecture import Site
 from padcheck.editing.errors import HparamsError, ObjectiveError
 from padcheck.editing.keys import averaged
@@ -146,7 +146,7 @@ class Literal:
         targets = [initial + delta for initial, delta in found]
         for left, sites in zip(range(len(layers), 0, -1), layers, strict=True):
             for site, at_last in zip(sites, layers[-1], strict=True):
-                missing = targets["attn" in site.name] - self._look(at_last.module, self.fact.prompts[:1])[1][0]
+                missing = targets[pmet.value_of(hparams, site)] - self._look(at_last.module, self.fact.prompts[:1])[1][0]
                 key = self._key(site)
                 session.ledger.add(site, memit.update(session, site, key, (missing[:, None] / left**0.5).to(key.device)))
 

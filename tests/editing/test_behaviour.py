@@ -266,6 +266,107 @@ def test_edits_in_a_row_carry_a_state() -> None:
 # ---- Hparams
 
 
+def test_a_state_keeps_to_its_projection() -> None:
+    """AlphaEdit works its null space out once for edits in a row: neither threshold nor second moment may change on the way."""
+    model, tokenizer, hparams = model_of("llama"), tokenizer_of("llama"), hparams_of("llama", "AlphaEdit")
+    moments = covariance_of(model, hparams)
+    first = edit(model, tokenizer, REQUESTS[:2], hparams, context_templates=TEMPLATES, covariance=moments)
+    first.write(model)
+    again = {"context_templates": TEMPLATES, "state": first.state}
+    wanted = edit(model, tokenizer, REQUESTS[2:], hparams, covariance=moments, **again).updates
+    without = edit(model, tokenizer, REQUESTS[2:], hparams, **again).updates
+    assert all(torch.equal(wanted[name], without[name]) for name in wanted)
+    with pytest.raises(StateError, match=r"nullspace_threshold 0\.5, not 0\.05"):
+        edit(model, tokenizer, REQUESTS[2:], {**hparams, "nullspace_threshold": 0.05}, covariance=moments, **again)
+    with pytest.raises(StateError, match="another second moment"):
+        edit(model, tokenizer, REQUESTS[2:], hparams, covariance={name: 100 * one for name, one in moments.items()}, **again)
+    with pytest.raises(StateError, match="not dict"):
+        edit(model, tokenizer, REQUESTS[2:], hparams, covariance=moments, context_templates=TEMPLATES, state={})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "attention"),
+    [("gpt_neox", "gpt_neox.layers.{}.attention.dense"), ("bloom", "transformer.h.{}.self_attention.dense"),
+     ("llama", "model.layers.{}.self_attn.o_proj"), ("gpt2", "transformer.h.{}.attn.c_proj")],
+)  # fmt: skip
+def test_pmet_gives_each_module_its_own_value(kind: str, attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With next to no second moment the attention's new output is the value that the search found for it."""
+    from padcheck.editing import pmet
+    from padcheck.editing.rows import facts_of, grouped, requests_of
+    from padcheck.sources.token_readers import wrap
+
+    hparams = hparams_of(kind, "PMET")
+    hparams |= {
+        "rewrite_module_tmps": [attention, hparams["rewrite_module_tmp"]], "attn_module_tmp": attention,
+        "mlp_module_tmp": hparams["rewrite_module_tmp"], "mom2_update_weight": 1e-9, "layers": [2], "v_num_grad_steps": 8,
+    }  # fmt: skip
+    model, tokenizer = model_of(kind), tokenizer_of(kind)
+    seen: list[Any] = []
+    monkeypatch.setattr(pmet, "search", lambda *a, _own=pmet.search, **k: seen.append(_own(*a, **k)) or seen[-1])
+    result = edit(
+        model, tokenizer, REQUESTS[:1], hparams, context_templates=["{}"], covariance=covariance_of(model, hparams)
+    )
+    ((found,),) = seen
+    (fact,), _ = facts_of(requests_of(REQUESTS[:1]), wrap(tokenizer).reader, grouped(["{}"]), "subject_last")
+    outputs: list[Any] = []
+    hook = model.get_submodule(attention.format(2)).register_forward_hook(lambda _, __, out: outputs.append(out))
+    with result.applied(model), torch.no_grad():
+        model(torch.tensor([fact.prompts[0].ids]))
+    hook.remove()
+    got = outputs[-1].reshape(-1, 48)[fact.prompts[0].lookup]
+    mlps, own = (initial + delta for initial, delta in zip(found.initial, found.delta, strict=True))
+    assert float((got - own).norm() / own.norm()) < 1e-3 < float((got - mlps).norm() / own.norm())
+
+
+def test_a_compiled_model_takes_its_update() -> None:
+    model = model_of("llama")
+    compiled = torch.compile(model)  # compiles when it is first called, which is not needed here
+    result = run("llama", "ROME", model=compiled, covariance=covariance_of(model, hparams_of("llama", "ROME")))
+    (name,) = result.updates
+    before = model.get_parameter(name).detach().clone()
+    with result.applied(compiled):
+        assert not torch.equal(model.get_parameter(name), before)
+    assert torch.equal(model.get_parameter(name), before)
+
+
+def test_requests_keep_their_order() -> None:
+    from padcheck.editing.rows import requests_of
+
+    ready = requests_of(REQUESTS[:3])
+    assert [one.subject for one in requests_of([REQUESTS[0], ready[1], REQUESTS[2]])] == [one.subject for one in ready]
+
+
+def test_second_moments_are_factorised_once_for_facts_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    from padcheck.editing import session
+
+    calls: list[str] = []
+    monkeypatch.setattr(session, "factored", lambda *a, _own=session.factored: calls.append(a[1]) or _own(*a))
+    model, hparams = model_of("llama"), hparams_of("llama", "ROME")
+    edit(
+        model,
+        tokenizer_of("llama"),
+        REQUESTS[:3],
+        hparams,
+        context_templates=["{}"],
+        covariance=covariance_of(model, hparams),
+    )
+    assert len(calls) == 1
+
+
+def test_a_method_that_is_not_named_is_said_aloud() -> None:
+    model, hparams = model_of("llama"), hparams_of("llama", "ROME")
+    del hparams["alg_name"]
+    result = edit(
+        model,
+        tokenizer_of("llama"),
+        REQUESTS[:1],
+        hparams,
+        context_templates=["{}"],
+        covariance=covariance_of(model, hparams),
+    )
+    assert "the hparams name no method; their keys are ROME's" in result.notes
+
+
 def test_hparams_of_both_frameworks(tmp_path: Path) -> None:
     path = tmp_path / "llama.yaml"
     path.write_text(

@@ -45,23 +45,88 @@ def refused(model: Any, error: type[EditError], says: str) -> Iterator[None]:
         (ArchitectureError, "has no 'mlq'", "ROME", {"rewrite_module_tmp": "model.layers.{}.mlq.down_proj"}),
         (ArchitectureError, "layers 0 to 3", "ROME", {"layers": [7]}),
         (ArchitectureError, "layers 0 to 3", "MEMIT", {"layers": [1, 4]}),
-        (ArchitectureError, "only Linear and Conv1D", "ROME", {"rewrite_module_tmp": "model.layers.{}.input_layernorm"}),
+        (ArchitectureError, "whose weight is no matrix", "ROME", {"rewrite_module_tmp": "model.layers.{}.input_layernorm"}),
         (ArchitectureError, "has no 'blocks'", "ROME", {"layer_module_tmp": "model.blocks.{}"}),
         (HparamsError, "did you mean MEMIT", "MEMIT", {"alg_name": "MEMITT"}),
         (HparamsError, "ascending", "MEMIT", {"layers": [2, 1]}),
         (HparamsError, "fact_token", "MEMIT", {"fact_token": "subject_lats"}),
         (HparamsError, "never even evaluated", "MEMIT", {"v_num_grad_steps": 0}),
         (HparamsError, "exactly one of", "R-ROME", {"enable_prompt_keys": True}),
+        (HparamsError, "'layers' is", "MEMIT", {"layers": [float("inf")]}),
+        (HparamsError, "exactly one {}", "ROME", {"rewrite_module_tmp": "model.layers.{}.mlp.{x}"}),
+        (HparamsError, "MEMIT's as well as EMMET's", "MEMIT", {"alg_name": None, "update_norm_lambda": 0}),
+        (
+            HparamsError,
+            "alpha, neuron_threshold are not: add 'alg_name'",
+            "MEMIT",
+            {"alg_name": None, "alpha": 1, "neuron_threshold": 1},
+        ),
+        (HparamsError, "no part of", "PMET", {"rewrite_module_tmps": ["model.layers.{}.mlp.up_proj"]}),
         (ObjectiveError, "does not depend", "MEMIT", {"layers": [2, 3]}),
-        (ObjectiveError, "the loss is", "ROME", {"v_lr": 1e300, "clamp_norm_factor": 1e300}),
+        (ObjectiveError, "moves the value by more than", "ROME", {"v_lr": 1e300, "clamp_norm_factor": 1e300}),
         (CovarianceError, "below nullspace_threshold", "AlphaEdit", {"nullspace_threshold": 1e-9}),
     ],
 )
 def test_refusals_name_their_cause(error: type[EditError], says: str, method: str, changes: dict[str, Any]) -> None:
     model = model_of("llama")
     moments = covariance_of(model, hparams_of("llama", method))
-    with refused(model, error, f"(?s){says}|weight matrix" if "Linear" in says else says):
+    with refused(model, error, says):
         run("llama", method, model=model, covariance=moments, **changes)
+
+
+def test_weights_that_are_computed_from_others() -> None:
+    """What would be written to them is lost at the next forward pass."""
+    model = model_of("llama")
+    moments = covariance_of(model, hparams_of("llama", "ROME"))
+    torch.nn.utils.parametrizations.weight_norm(model.model.layers[1].mlp.down_proj)
+    with refused(model, ArchitectureError, "is no parameter of the model"):
+        run("llama", "ROME", model=model, covariance=moments)
+
+
+@pytest.mark.parametrize("requests", [Path("requests.json"), "requests.json", None, 3])
+def test_requests_that_are_no_records(requests: Any) -> None:
+    with pytest.raises(RequestError, match="requests are records"):
+        edit(
+            model_of("llama"),
+            tokenizer_of("llama"),
+            requests,
+            hparams_of("llama", "ROME"),
+            context_templates=["{}"],
+            covariance={},
+        )
+
+
+@pytest.mark.parametrize("templates", [[["{}"], "abc {}"], [1], [["{}", "a {}"], ["b {}"]], [[1]], []])
+def test_templates_that_are_none(templates: Any) -> None:
+    with pytest.raises(TemplateError):
+        edit(
+            model_of("llama"),
+            tokenizer_of("llama"),
+            REQUESTS[:1],
+            hparams_of("llama", "ROME"),
+            context_templates=templates,
+            covariance={},
+        )
+
+
+@pytest.mark.parametrize("part", ["subject", "target"])
+def test_a_subject_or_target_that_nobody_can_read(part: str) -> None:
+    """Whatever stands for what a tokenizer cannot read must not be edited in its place."""
+    from padcheck.editing.rows import facts_of, grouped, requests_of
+    from padcheck.sources.token_readers import wrap
+
+    reader, requests, groups = wrap(tokenizer_of("llama")).reader, requests_of(REQUESTS[:1]), grouped(["{}"])
+    (fact,), _ = facts_of(requests, reader, groups, "subject_last", unknown=None)
+    row = fact.prompts[0]
+    unknown = row.ids[row.lookup] if part == "subject" else fact.target[-1]
+    with pytest.raises(RequestError, match=f"reads the {part} .* as the unknown token"):
+        facts_of(requests, reader, groups, "subject_last", unknown=unknown)
+
+
+def test_templates_longer_than_the_model(tmp_path: Path) -> None:
+    model, hparams = model_of("gpt2"), hparams_of("gpt2", "ROME", context_template_length_params=[[500, 5]])
+    with refused(model, HparamsError, "the model stops at 128"):
+        edit(model, tokenizer_of("gpt2"), REQUESTS[:1], hparams, covariance=covariance_of(model, hparams))
 
 
 # ---- Numbers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from padcheck import demonstrating
 from padcheck.cli import main
-from padcheck.editing_commands import PROVENANCE
+from padcheck.editing.opening import PROVENANCE
 from tests.verifying.models import TEMPLATES, opened, valid
 
 Files = dict[str, Any]
@@ -178,3 +179,134 @@ def test_without_torch_one_sentence(
         capsys.readouterr().err.strip()
         == "padcheck verify: this command runs a model and needs torch: install padcheck[edit]."
     )
+
+
+# ---- What is found before the work, and what cannot be opened
+
+
+@pytest.fixture
+def folder(files: Files, tmp_path: Path) -> Path:
+    """A copy of the model, to be spoilt; the arguments name it."""
+    copy = tmp_path / "copy"
+    shutil.copytree(files["folder"], copy, ignore=shutil.ignore_patterns("hparams", "facts.json"))
+    files["arguments"][files["arguments"].index("--model") + 1] = str(copy)
+    return copy
+
+
+def _drop(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).unlink()
+
+
+def _config(folder: Path, **values: Any) -> None:
+    known = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(known | values), "utf-8")
+
+
+SPOILT = {
+    "no tokenizer": (lambda folder: _drop(folder, "tokenizer.json", "tokenizer_config.json"), "holds no tokenizer"),
+    "a pointer": (lambda folder: (folder / "model.safetensors").write_text("version https://git-lfs"), "cannot be opened"),
+    "cut off": (lambda folder: (folder / "model.safetensors").write_bytes(b"\x10"), "cannot be opened"),
+    "more layers": (lambda folder: _config(folder, num_hidden_layers=8), "Its files lack 18 weights"),
+    "gptq": (lambda folder: _config(folder, quantization_config={"quant_method": "gptq", "bits": 4}), "cannot be opened"),
+}
+
+
+@pytest.mark.parametrize("command", ["edit", "verify", "stats"])
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_folders_that_hold_no_whole_model(
+    files: Files, folder: Path, command: str, spoilt: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, says = SPOILT[spoilt]
+    spoil(folder)
+    out = ["--out", str(files["out"])]
+    arguments = [*files["arguments"], *(out if command == "edit" else [])]
+    if command == "stats":
+        (files["root"] / "corpus.txt").write_text("The old map shows the road.")
+        arguments = [files["arguments"][0], "--model", str(folder), "--corpus", str(files["root"] / "corpus.txt"), *out]
+    assert main([command, *arguments]) == 2
+    said = capsys.readouterr()
+    assert says in said.err
+    assert "Traceback" not in said.err
+    assert not files["out"].exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here the device exists")
+@pytest.mark.parametrize("device", ["cuda", "nothing"])
+def test_devices_that_are_not_there(files: Files, device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*files["arguments"], "--device", device]
+    for command in (["verify", *arguments], ["edit", *arguments, "--dry-run"]):
+        assert main(command) == 2
+        assert "The model cannot be opened" in capsys.readouterr().err
+
+
+def test_places_that_cannot_be_written_are_found_before_the_work(
+    files: Files, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("padcheck.editing.opening.open_model", lambda *a, **k: pytest.fail("the work has begun"))
+    (files["root"] / "file").write_text("")
+    (files["root"] / "dangling").symlink_to(files["root"] / "nowhere")
+    for place in ("file/x", "file", "dangling"):
+        assert main(["edit", *files["arguments"], "--out", str(files["root"] / place)]) == 2
+        assert place.split("/")[0] in capsys.readouterr().err
+    for place in ("file/x.html", "nowhere/x.html", "."):
+        assert main(["verify", *files["arguments"], "--html", str(files["root"] / place)]) == 2
+        assert "cannot be written" in capsys.readouterr().err or place == "."
+
+
+def test_a_seed_that_no_generator_takes(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["edit", *files["arguments"], "--dry-run", "--seed", "9" * 25]) == 2
+    assert "--seed" in capsys.readouterr().err
+
+
+def test_edit_says_what_it_runs(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["edit", *files["arguments"], "--dry-run"]) == 0
+    assert capsys.readouterr().out.startswith("ROME, layer 1, subject_last, 4 context templates\n")
+
+
+# ---- Where padding is not to blame
+
+
+def test_a_model_that_answers_nan_is_named(files: Files, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"][5, 0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert main(["verify", *files["arguments"], "--limit", "1", "--output-format", "json"]) == 2
+    said = capsys.readouterr()
+    assert "before any edit" in said.err or "not finite" in said.err
+    assert not said.out
+
+
+def test_hparams_that_no_side_can_edit_with(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    hparams = files["root"] / "rome.yaml"
+    hparams.write_text(re.sub(r"(?m)^kl_factor:.*$", "kl_factor: .inf", hparams.read_text("utf-8")), "utf-8")
+    assert main(["verify", *files["arguments"], "--limit", "1"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The edit itself cannot be made here, whatever the padding" in said
+    assert "Left padding breaks" not in said
+
+
+def test_moments_of_the_model_before_the_edit(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Edits in a row keep the second moments of the model that they began with; those of a stranger are refused."""
+    folder, (_, *rest) = files["folder"], files["arguments"]
+    text = (folder / "hparams" / "memit.yaml").read_text("utf-8")
+    memit = tmp_path / "memit.yaml"
+    memit.write_text(re.sub(r"(?m)^v_num_grad_steps:.*$", "v_num_grad_steps: 2", text), "utf-8")
+    (tmp_path / "corpus.txt").write_text("\n\n".join(f"The old map shows road {at} to the river." for at in range(400)))
+    moments, first, second = tmp_path / "moments", tmp_path / "first", tmp_path / "second"
+    common = [str(memit), "--model", str(folder), "--device", "cpu"]
+    assert main(["stats", *common, "--corpus", str(tmp_path / "corpus.txt"), "--out", str(moments)]) == 0
+    arguments = [str(memit), *rest, "--covariance", str(moments)]
+    assert main(["edit", *arguments, "--out", str(first)]) == 0
+    capsys.readouterr()
+    again = [str(first) if one == str(folder) else one for one in arguments]
+    assert main(["edit", *again, "--out", str(second)]) == 0
+    assert "of the model before the edits that padcheck-edit.json tells of" in capsys.readouterr().out
+    lineage = json.loads((second / PROVENANCE).read_text("utf-8"))["lineage"]
+    assert lineage[0] == json.loads((first / PROVENANCE).read_text("utf-8"))["lineage"][0]
+    assert len(lineage) == 2
+    (first / PROVENANCE).unlink()
+    assert main(["edit", *again, "--dry-run"]) == 2
+    assert "is not for this run: its model is" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def _request(one: Compared) -> dict[str, Any]:
     spoken = {"before": one.before, **{way: outcome.reading for way, outcome in one.outcomes.items()}}
     return {
         "request": {"index": one.request.index, "case_id": one.request.case_id},
-        "before": {"probability": one.before.probability, "paraphrase": one.before.paraphrase},
+        "before": {"probability": one.before.probability, "paraphrase": _number(one.before.paraphrase)},
         "edits": {way: _fields(outcome) for way, outcome in one.outcomes.items()},
         "generation": [
             {"prompt": prompt} | {way: reading.said[place] for way, reading in spoken.items() if reading and reading.said}
@@ -66,8 +66,12 @@ def _request(one: Compared) -> dict[str, Any]:
 def _fields(outcome: Outcome) -> dict[str, Any]:
     return {
         "probability": outcome.probability,
-        "paraphrase": outcome.reading.paraphrase if outcome.reading else None,
+        "paraphrase": _number(outcome.reading.paraphrase) if outcome.reading else None,
         "locality": outcome.locality,
-        "steps": [{part: step[part] if math.isfinite(step[part]) else None for part in PARTS} for step in outcome.trace],
+        "steps": [{part: _number(step[part]) for part in PARTS} for step in outcome.trace],
         "reason": outcome.reason,
     }
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value

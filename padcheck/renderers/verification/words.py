@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from padcheck.renderers.wording import plural
-from padcheck.verifying.outcomes import CORRECTED, INDICES, LEFT, MASK, POSITIONS, RIGHT, Comparison
+from padcheck.verifying.outcomes import CORRECTED, HARM, INDICES, LEFT, MASK, POSITIONS, RIGHT, Comparison
 
 NAMES: Mapping[str, str] = {
     RIGHT: "right",
@@ -40,6 +40,9 @@ def state(comparison: Comparison) -> str:
 def headline(comparison: Comparison) -> str:
     """The verdict in one sentence."""
     total, broken = len(comparison.compared), comparison.failed(LEFT)
+    if comparison.failed(RIGHT) == total:
+        made = "The edit itself" if total == 1 else "None of the edits"
+        return f"{made} {'cannot' if total == 1 else 'can'} be made here, whatever the padding: {comparison.compared[0].outcomes[RIGHT].reason}."
     if broken == total:
         return f"Left padding breaks {'the edit' if total == 1 else 'every edit'}: it ends in numbers that are not finite."
     lost, interval = comparison.gap(LEFT) or 0.0, comparison.interval(LEFT)
@@ -47,6 +50,8 @@ def headline(comparison: Comparison) -> str:
     more = f", and {broken} of {total} edits end in numbers that are not finite" if broken else ""
     if comparison.harmed:
         return f"Left padding takes {100 * lost:.1f} points of the right edit's probability{between}{more}."
+    if lost <= -HARM:
+        return f"Left padding comes out {-100 * lost:.1f} points higher than the right edit here{between}: is the right one finished?"
     return f"Left padding takes next to nothing here: {100 * lost:.1f} points of the right edit's probability{between}."
 
 
