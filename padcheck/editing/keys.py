@@ -40,7 +40,8 @@ class Walk:
         per_column = 30 * int(embeddings.weight.shape[1]) * torch.finfo(decoder.dtype).bits // 8
         budget = column_budget(decoder.device, per_column, on_cpu=CPU_COLUMNS)
         self._portions = list(portions([len(row.ids) for row in rows], budget))
-        self._climbs = [_Climb(decoder, [rows[index] for index in portion]) for portion in self._portions]
+        aside = len(self._portions) > 1
+        self._climbs = [_Climb(decoder, [rows[index] for index in portion], aside=aside) for portion in self._portions]
 
     @torch.no_grad()
     def keys(self, layer: int, module: nn.Module, *, outputs: bool = False) -> Tensor:
@@ -70,22 +71,27 @@ class Walk:
 
 
 class _Climb:
-    """Some rows, each ending at its lookup, on their way up through the layers; what they begin with alike goes once."""
+    """Some rows, each ending at its lookup, on their way up through the layers; what they begin with alike goes once.
 
-    def __init__(self, decoder: Decoder, rows: Sequence[Row]) -> None:
-        self._decoder = decoder
+    aside  whether to wait in the CPU's memory: the rows of thousands of facts would fill a GPU
+    """
+
+    def __init__(self, decoder: Decoder, rows: Sequence[Row], *, aside: bool = False) -> None:
+        self._decoder, self._aside = decoder, aside
         self._parts = split(rows, decoder.device)
         self._own = aligned(rows, decoder.device).whole if self._parts is None else self._parts.own
         lookups = torch.tensor([row.lookup for row in rows], device=decoder.device)
         self._lookups = lookups - self._parts.cuts if self._parts else torch.full_like(lookups, self._own.ids.shape[1] - 1)
-        self._at = 0
+        self._at, self._device = 0, decoder.device
         self._hidden: tuple[Tensor | None, Tensor | None] = None, None
 
     def to(self, layer: int, tap: Tap) -> Tensor:
         """Go up to `layer`, stay there, and say what `tap` in it sees at the lookups: [B, d], wide."""
         entries = Tap(self._decoder.layers[layer], "input"), Tap(self._decoder.layers[layer], "input")
         seen = self._run(layer, tap, entries, None)
-        self._hidden = entries[0].seen, entries[1].take()
+        kept = entries[0].seen, entries[1].take()
+        self._device = kept[1].device
+        self._hidden = (_moved(kept[0], torch.device("cpu")), kept[1].cpu()) if self._aside else kept
         self._at = layer
         return seen
 
@@ -95,7 +101,7 @@ class _Climb:
 
     def _run(self, layer: int, tap: Tap, entries: tuple[Tap, Tap] | None, wanted: Tensor | None) -> Tensor:
         decoder, parts, own, lookups = self._decoder, self._parts, self._own, self._lookups
-        of_heads, of_own = self._hidden
+        of_heads, of_own = (_moved(hidden, self._device) for hidden in self._hidden)
         if wanted is not None:
             own, lookups, of_own = own.rows(wanted), lookups[wanted], _picked(of_own, wanted)
         cache: Cache | None = None
@@ -117,6 +123,10 @@ class _Climb:
 
 def _picked(hidden: Tensor | None, rows: Tensor) -> Tensor | None:
     return None if hidden is None else hidden[rows.to(hidden.device)]
+
+
+def _moved(hidden: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if hidden is None else hidden.to(device)
 
 
 def averaged(keys: Tensor, groups: Groups) -> Tensor:
