@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from padcheck.editing import edits, keys, memit, objective, rome, second_moments, session
+from padcheck.editing import edits, keys, memit, objective, second_moments, session
 from padcheck.editing.decoder import Columns, Decoder
 
 Parts = Mapping[str, Sequence[tuple[Any, str]]]
@@ -31,7 +31,7 @@ EDIT_PARTS: Parts = {
     "steps, forward": [(objective._Group, "_evaluate")],
     "steps, backward": [(torch.autograd, "grad")],
     "keys and values": [(keys.Walk, "keys"), (keys.Walk, "values")],
-    "solving": [(rome, "solve_positive"), (memit, "solve_positive"), (session, "second_moment")],
+    "solving": [(session, "factored"), (memit, "solve_positive"), (session, "second_moment")],
     "looking at the model": [(edits, "Architecture"), (edits, "model_digest")],
 }
 STATS_PARTS: Parts = {
