@@ -36,10 +36,10 @@ sys.path.insert(0, str(ROOT))
 
 from padcheck.editing.corpus import open_corpus  # noqa: E402
 from padcheck.editing.hparams import load_hparams  # noqa: E402
+from padcheck.editing.opening import modules_of, needs_moments, open_model  # noqa: E402
 from padcheck.editing.second_moments import estimate  # noqa: E402
 from padcheck.sources.requests import Request, read_requests  # noqa: E402
 from padcheck.verifying.comparing import compare  # noqa: E402
-from padcheck.editing.opening import modules_of, needs_moments, open_model  # noqa: E402
 from padcheck.verifying.outcomes import ABLATIONS, CORRECTED, LEFT, RIGHT, Comparison, mean  # noqa: E402
 
 MODELS = ROOT / "fixtures" / "shipped" / "models"
