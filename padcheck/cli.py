@@ -248,7 +248,7 @@ def edit(**options: Any) -> None:
     required=True,
     multiple=True,
     metavar="FILE...",
-    help="Texts, JSON Lines or folders.",
+    help="Texts (blank lines separate documents; without any, each line is one), JSON, JSON Lines, folders or saved data sets.",
 )
 @click.option("--out", metavar="FILE", help="The file to write (safetensors) [default: below the hparams' stats_dir].")
 @click.option(
@@ -256,7 +256,7 @@ def edit(**options: Any) -> None:
     default="text",
     show_default=True,
     metavar="NAME",
-    help="The key of a document's text in JSON Lines and data sets.",
+    help="The key of a document's text in JSON and data sets.",
 )
 @click.option("--split", default="train", show_default=True, metavar="NAME", help="The split of a saved data set.")
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Stop after so many tokens.")
@@ -267,7 +267,7 @@ def edit(**options: Any) -> None:
     "--max-length",
     type=click.IntRange(1),
     metavar="N",
-    help="Cut longer documents [default: what the model's positions allow].",
+    help="Cut longer documents, and say so [default: what the model's positions allow].",
 )
 @click.option(
     "--batch-tokens",
@@ -277,10 +277,17 @@ def edit(**options: Any) -> None:
     metavar="N",
     help="Tokens of one forward pass.",
 )
-@click.option("--dtype", metavar="NAME", help="Of the forward pass, as in bfloat16 [default: the model's].")
+@click.option(
+    "--dtype",
+    metavar="NAME",
+    help="Of the forward pass: float64, float32, bfloat16 or float16 [default: the one that the model is stored in].",
+)
 @click.option("--device", metavar="NAME", help="Where to run [default: the GPU, if there is one].")
 @click.option(
-    "--resume/--no-resume", default=True, show_default=True, help="Keep what is done beside the file, and take it up again."
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Keep what is done beside the file, also at Ctrl-C, and take it up again.",
 )
 @click.option("--overwrite", is_flag=True, help="Write over the file.")
 @click.option("--trust-remote-code", is_flag=True, help="Let transformers run the code that the model's folder names.")

@@ -75,7 +75,7 @@ def load_hparams(source: Mapping[str, Any] | str | os.PathLike[str] | object) ->
     taken: dict[str, Any] = {}
     for name in known & values.keys():
         if values[name] is not None:
-            taken[name] = _converted(name, values[name])
+            taken[name] = converted(name, values[name])
     taken["rewrite_module_tmps"] = _modules(values, method)
     for name in (
         "layers",
@@ -186,25 +186,25 @@ def _modules(values: Mapping[str, Any], method: MethodName) -> tuple[str, ...]:
     return tuple(str(name).removesuffix(".weight") for name in names)
 
 
-def _converted(name: str, value: Any) -> Any:
+def converted(name: str, value: Any) -> Any:
     """`value` in the type that `name` has: YAML 1.1 reads `5e-1` as text, and EasyEdit's loader turns it into a number."""
     try:
         if name == "layers":
-            return tuple(_whole(one) for one in (value if isinstance(value, list | tuple) else [value]))
+            return tuple(whole(one) for one in (value if isinstance(value, list | tuple) else [value]))
         if name == "context_template_length_params":
-            return tuple((_whole(length), _whole(count)) for length, count in value)
+            return tuple((whole(length), whole(count)) for length, count in value)
         if name in _TEXTS:
             return str(value)
         if name in _BOOLS:
             if isinstance(value, bool):
                 return value
             raise ValueError
-        return _whole(value) if name in _INTS else float(value)
+        return whole(value) if name in _INTS else float(value)
     except (TypeError, ValueError, OverflowError):
         raise HparamsError(f"'{name}' is {value!r}, which is no value for it") from None
 
 
-def _whole(value: Any) -> int:
+def whole(value: Any) -> int:
     number = float(value)
     if isinstance(value, bool) or number != int(number):
         raise ValueError

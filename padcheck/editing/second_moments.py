@@ -14,10 +14,12 @@ import hashlib
 import inspect
 import json
 import os
+import signal
+import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -28,6 +30,7 @@ from torch import Tensor, distributed, nn
 
 from padcheck.editing.digest import model_digest as model_digest
 from padcheck.editing.errors import ArchitectureError, CovarianceError
+from padcheck.sources.reading import SourceError
 
 # ---- what comes out
 
@@ -56,13 +59,27 @@ class MomentsKey:
     special_tokens: str
 
 
+class Cut(NamedTuple):
+    """What `max_length` took: documents that were cut, their characters that no token stands for (nearly), and all characters."""
+
+    documents: int = 0
+    unread: int = 0
+    characters: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """matrices: module name → E[k kᵀ], [d, d], float64 on the CPU; layout: how the documents were run (see `LAYOUTS`)."""
+    """Second moments, and how they came about.
+
+    matrices  module name → E[k kᵀ], [d, d], float64 on the CPU
+    layout    how the documents were run (see `LAYOUTS`)
+    cut       what was left out of documents that are too long; None where a file does not say
+    """
 
     key: MomentsKey
     matrices: Mapping[str, Tensor]
     layout: str = ""
+    cut: Cut | None = None
 
 
 class Progress(NamedTuple):
@@ -74,7 +91,9 @@ class Progress(NamedTuple):
     rate: float
     """Tokens per second since the beginning, those of earlier runs left out."""
     remaining: float | None
-    """Seconds to go if the corpus is long enough for the limit, None where no limit was given."""
+    """Seconds to go, None where neither the corpus' size nor a limit is known."""
+    at_most: bool = False
+    """Whether that is to the limit only, since the corpus does not say how long it is and may end before."""
 
 
 # ---- the tokens
@@ -103,35 +122,63 @@ class _Specials:
         return len(self.before) + len(self.after)
 
 
+class _Place(NamedTuple):
+    """Where a reader is: texts taken, the documents and tokens in them, what was cut, and the digest of all texts so far."""
+
+    taken: int
+    documents: int
+    tokens: int
+    cut: Cut
+    corpus: str
+
+
+class _Tokenised(NamedTuple):
+    """A text, ids of its beginning, the characters that gave these, and the share of the corpus read with it."""
+
+    text: str
+    ids: list[int]
+    characters: int
+    share: float | None
+
+
+_BEHIND = 64
+"""Tokens between the last that is taken of a text and where it was cut before it was tokenised: beyond the reach of merges."""
+
+
 class _Reader:
-    """Documents as token ids, in order, cut at `max_length`, until a limit is reached. Knows what was taken so far."""
+    """Documents as token ids, in order, cut at `max_length`, until a limit is reached. Knows what was taken so far.
+
+    rows  of the model's embedding: ids are below it
+    """
 
     def __init__(
-        self, documents: Iterable[str], tokenizer: Any, specials: _Specials, max_length: int, max_tokens: int | None,
-        max_documents: int | None,
+        self, documents: Iterable[str], tokenizer: Any, specials: _Specials, rows: int, max_length: int,
+        max_tokens: int | None, max_documents: int | None,
     ) -> None:  # fmt: skip
         self._texts = iter(documents)
         self._tokenizer = tokenizer
         self._specials = specials
+        self._rows = rows
         self._max_length = max_length
         self._max_tokens = max_tokens
         self._max_documents = max_documents
         self._digest = hashlib.sha256()
         self._ahead = self._tokenised()
-        self.taken = 0
+        self._taken = 0
+        self._cut = Cut()
         self.documents = 0
         self.tokens = 0
+        self.share: float | None = None
 
     @property
-    def digest(self) -> str:
-        """Of all texts taken, 32 hex digits."""
-        return self._digest.hexdigest()[:32]
+    def place(self) -> _Place:
+        return _Place(self._taken, self.documents, self.tokens, self._cut, self._digest.hexdigest()[:32])
 
-    def skip(self, taken: int, documents: int, tokens: int) -> None:
-        """Go to where an earlier run stopped; `digest` is then that of the texts passed over."""
-        for text in islice(self._texts, taken):
+    def skip(self, place: _Place) -> None:
+        """Go to where an earlier run stopped; the digest in `self.place` is then that of the texts passed over."""
+        for text in islice(self._texts, place.taken):
             self._note(text)
-        self.documents, self.tokens = documents, tokens
+        self.documents, self.tokens, self._cut = place.documents, place.tokens, place.cut
 
     def chunk(self, size: int) -> list[list[int]]:
         """The next documents, of `size` tokens or a little more together; fewer only at the end."""
@@ -142,28 +189,65 @@ class _Reader:
         return rows
 
     def _next(self) -> list[int] | None:
-        room = self._max_length - len(self._specials)
+        longest = room = self._max_length - len(self._specials)
         if self._max_tokens is not None:
             room = min(room, self._max_tokens - self.tokens - len(self._specials))
         if room < 1 or self.documents == self._max_documents:
             return None
-        for text, ids in self._ahead:
+        for text, ids, characters, share in self._ahead:
             self._note(text)
             if ids:
                 row = [*self._specials.before, *ids[:room], *self._specials.after]
+                if max(row) >= self._rows:
+                    self._refuse(max(row))
+                kept = len(text) if len(ids) <= longest else characters * longest // len(ids)
+                cut = self._cut
+                self._cut = Cut(
+                    cut.documents + (len(ids) > longest), cut.unread + len(text) - kept, cut.characters + len(text)
+                )
                 self.documents += 1
                 self.tokens += len(row)
+                self.share = share
                 return row
         return None
+
+    def _refuse(self, token: int) -> None:
+        shown = self._tokenizer.convert_ids_to_tokens([token])[0]
+        raise CovarianceError(
+            f"the tokenizer gives the id {token} ({shown!r}), and the model's embedding has {self._rows} rows: is it this "
+            "model's tokenizer?"
+        )
 
     def _note(self, text: str) -> None:
         data = text.encode("utf-8", "surrogatepass")
         self._digest.update(len(data).to_bytes(8, "little") + data)
-        self.taken += 1
+        self._taken += 1
 
-    def _tokenised(self) -> Iterator[tuple[str, list[int]]]:
+    def _tokenised(self) -> Iterator[_Tokenised]:
+        """Each text with as many of its ids as are needed: of a book, only the beginning is tokenised."""
+        enough = self._max_length + _BEHIND
+        before = self._share()
         while texts := list(islice(self._texts, 256)):  # many at once: tokenizers work in parallel
-            yield from zip(texts, self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"], strict=True)
+            now = self._share()
+            for number, (text, ids) in enumerate(
+                zip(texts, self._ids([text[: 8 * enough] for text in texts]), strict=True), 1
+            ):
+                characters = min(len(text), 8 * enough)
+                while len(ids) < enough and characters < len(text):
+                    characters = min(len(text), 2 * characters)
+                    (ids,) = self._ids([text[:characters]])
+                # Texts are read ahead of those that are taken: what was read is shared out among them.
+                share = None if now is None or before is None else before + (now - before) * number / len(texts)
+                yield _Tokenised(text, ids, characters, share)
+            before = now
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        found: list[list[int]] = self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        return found
+
+    def _share(self) -> float | None:
+        share: float | None = getattr(self._texts, "share", None)
+        return share
 
 
 # ---- the batches
@@ -254,6 +338,7 @@ class _Keys:
         self._modules = {name: _module(model, name) for name in modules}
         embeddings = model.get_input_embeddings()  # type: ignore[operator]
         weight = embeddings.weight
+        self.rows = int(weight.shape[0])
         self._device = weight.device if weight.device.type != "meta" else getattr(model, "device", torch.device("cpu"))
         self.dtype: torch.dtype = weight.dtype
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
@@ -261,27 +346,29 @@ class _Keys:
         self._checked = 0
         self.layout: Layout = LAYOUTS[0]
 
-    def batches(self, documents: Sequence[list[int]], batch_tokens: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """For each batch, its count of tokens and the inputs [n, d] of every module."""
+    def batches(self, documents: Sequence[list[int]], batch_tokens: int) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        """For each batch, the numbers of its documents and the inputs [n, d] of every module."""
         if not documents:
             return
         self._choose_layout(documents)
         lengths = [len(document) for document in documents]
         for rows in _packed(lengths, 1 if self.layout == "alone" else batch_tokens, self.layout in ("masked", "restarting")):
-            yield from self._run_in_parts([[documents[number] for number in row] for row in rows])
+            yield from self._run_in_parts(documents, rows)
 
-    def _run_in_parts(self, rows: list[list[list[int]]]) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    def _run_in_parts(
+        self, documents: Sequence[list[int]], rows: list[list[int]]
+    ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         try:
-            keys = self._run(rows, self.layout)
+            keys = self._run([[documents[number] for number in row] for row in rows], self.layout)
         except _OutOfMemory:
             if len(rows) == 1:
                 raise
         else:
-            yield sum(len(document) for row in rows for document in row), keys
+            yield [number for row in rows for number in row], keys
             return
         torch.cuda.empty_cache()
         for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-            yield from self._run_in_parts(part)
+            yield from self._run_in_parts(documents, part)
 
     def _run(self, rows: Sequence[Sequence[Sequence[int]]], layout: Layout) -> dict[str, Tensor]:
         batch = _Batch.of(rows)
@@ -451,24 +538,27 @@ def estimate(
     progress: Callable[[Progress], None] | None = None,
     resume_path: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 120.0,
+    content: str | None = None,
 ) -> Moments:
     """The second moments of the inputs of `modules`.
 
     Where `torch.distributed` is initialised, every rank must call this with the same documents: they are split over the
     ranks, the sums are reduced, and every rank returns the same.
 
-    documents     texts in a fixed order; those that have no tokens are passed over
+    documents     texts in a fixed order; those that have no tokens are passed over. Where their iterator has a `share` (see
+                  `corpus.Walk`), the time that remains is estimated from it
     modules       names as in `model.named_modules()`, for example "model.layers.5.mlp.down_proj"
     max_tokens    stop at so many tokens; the last document is cut to fit
     max_length    cut longer documents; default: what the model's positions allow, at most `batch_tokens`
     dtype         of the sums: float64, or float32 (then compensated)
     batch_tokens  tokens of one forward pass; halved by itself where the memory does not suffice
     progress      called after every batch
-    resume_path   where sums are kept from time to time, and taken up from; see `forget`
+    resume_path   where sums are kept from time to time, and at Ctrl-C or a corpus that breaks; and taken up from; see `resume_file`
+    content       `model_digest` of the model as it is stored, where `model` is that model in another dtype
 
     Raises:
         ArchitectureError: a module is not there, is not reached, or is not given every token.
-        CovarianceError: no tokens, sums that are not finite, or a resume file of another run.
+        CovarianceError: no tokens, another model's tokenizer, sums that are not finite, or a resume file of another run.
     """
     if dtype not in (torch.float64, torch.float32):
         raise ValueError(f"sums are float64 or float32, not {dtype}")
@@ -481,72 +571,111 @@ def estimate(
     specials = _Specials.of(tokenizer)
     if max_length <= len(specials):
         raise ValueError(f"max_length {max_length} leaves no room beside the special tokens {specials.shown}")
+    if max_tokens is not None and max_tokens <= len(specials):
+        raise ValueError(f"max_tokens {max_tokens} leaves no room beside the special tokens {specials.shown}")
 
     rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if _together() else (0, 1)
     keys = _Keys(model, modules, max_length)
-    reader = _Reader(documents, tokenizer, specials, max_length, max_tokens, max_documents)
+    reader = _Reader(documents, tokenizer, specials, keys.rows, max_length, max_tokens, max_documents)
     sums = {name: _Sum(dtype) for name in modules}
-    content = model_digest(model)
+    content = content or model_digest(model)
     job = {
         "model": content, "modules": list(modules), "dtype": _name(keys.dtype), "sums": _name(dtype),
         "special_tokens": specials.shown, "max_length": max_length, "max_tokens": max_tokens, "max_documents": max_documents,
         "batch_tokens": batch_tokens, "rank": rank, "ranks": ranks,
     }  # fmt: skip
-    checkpoint = None if resume_path is None else _resume_file(Path(resume_path), rank, ranks)
+    checkpoint = None if resume_path is None else resume_file(resume_path)
+    done: set[int] = set()
     if checkpoint is not None and checkpoint.is_file():
-        _take_up(checkpoint, job, sums, reader)
+        done = _take_up(checkpoint, job, sums, reader)
 
-    began, saved = time.monotonic(), time.monotonic()
+    began = saved = time.monotonic()
     earlier = reader.tokens
-    with _reading(model):
-        while True:
-            before_tokens, before_documents = reader.tokens, reader.documents
-            chunk = reader.chunk(_CHUNK * batch_tokens * ranks)
-            if not chunk:
-                break
-            mine = chunk[rank::ranks]
-            size, done = sum(map(len, mine)), 0
-            for count, inputs in keys.batches(mine, batch_tokens):
-                for name, tensor in inputs.items():
-                    sums[name].add(tensor)
-                done += count
-                if progress is not None:
-                    share = done / size
-                    tokens = before_tokens + round(share * (reader.tokens - before_tokens))
-                    seen = before_documents + round(share * (reader.documents - before_documents))
-                    progress(_progress(tokens, seen, earlier, time.monotonic() - began, max_tokens, max_documents))
-            for name, total in sums.items():
-                if total.total is not None and not bool(total.total.isfinite().all()):
-                    raise CovarianceError(f"the inputs of '{name}' are not finite ({_name(keys.dtype)} model)")
-            if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
-                _put_aside(checkpoint, job, sums, reader)
-                saved = time.monotonic()
+    # What the sums hold: all before the place, and the documents behind it whose numbers are in the set.
+    held = (reader.place, done)
+    try:
+        with _reading(model):
+            while chunk := reader.chunk(_CHUNK * batch_tokens * ranks):
+                start, done = held
+                mine = chunk[rank::ranks]
+                left = [number for number in range(len(mine)) if number not in done]
+                size, ready = sum(map(len, mine)), sum(len(mine[number]) for number in done)
+                earlier += round(ready / max(size, 1) * (reader.tokens - start.tokens))  # of a run that was interrupted here
+                for numbers, inputs in keys.batches([mine[number] for number in left], batch_tokens):
+                    with _whole():
+                        for name, tensor in inputs.items():
+                            sums[name].add(tensor)
+                        done.update(left[number] for number in numbers)
+                    ready += sum(len(mine[left[number]]) for number in numbers)
+                    if progress is not None:
+                        share = ready / size
+                        tokens = start.tokens + round(share * (reader.tokens - start.tokens))
+                        seen = start.documents + round(share * (reader.documents - start.documents))
+                        seconds = time.monotonic() - began
+                        progress(_progress(tokens, seen, earlier, seconds, max_tokens, max_documents, reader))
+                for name, total in sums.items():
+                    if total.total is not None and not bool(total.total.isfinite().all()):
+                        raise CovarianceError(f"the inputs of '{name}' are not finite ({_name(keys.dtype)} model)")
+                held = (reader.place, set())
+                if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
+                    _put_aside(checkpoint, job, sums, *held)
+                    saved = time.monotonic()
+    except (KeyboardInterrupt, SourceError):
+        if checkpoint is not None and (held[0].tokens or held[1]):
+            _put_aside(checkpoint, job, sums, *held)
+        raise
 
     if not reader.tokens:
         raise CovarianceError("the corpus has no tokens")
     if ranks > 1:
         _reduce(sums)
+    place = reader.place
     key = MomentsKey(
         model=content,
         modules=tuple(modules),
-        corpus=reader.digest,
+        corpus=place.corpus,
         documents=reader.documents,
         tokens=reader.tokens,
         dtype=_name(keys.dtype),
         max_length=max_length,
         special_tokens=specials.shown,
     )
-    return Moments(key, {name: total.mean(reader.tokens) for name, total in sums.items()}, keys.layout)
+    return Moments(key, {name: total.mean(reader.tokens) for name, total in sums.items()}, keys.layout, place.cut)
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Ctrl-C waits until the block is through: what is in it happens as a whole, or not at all."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is None or threading.current_thread() is not threading.main_thread():  # only there is Ctrl-C ever raised
+        yield
+        return
+    pressed: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _progress(
-    tokens: int, documents: int, earlier: int, seconds: float, max_tokens: int | None, max_documents: int | None
+    tokens: int,
+    documents: int,
+    earlier: int,
+    seconds: float,
+    max_tokens: int | None,
+    max_documents: int | None,
+    reader: _Reader,
 ) -> Progress:
     rate = (tokens - earlier) / max(seconds, 1e-9)
     shares = [tokens / max_tokens] if max_tokens else []
     shares += [documents / max_documents] if max_documents else []
+    # The reader may be ahead of the tokens that are done, by no more than a chunk.
+    shares += [reader.share * tokens / reader.tokens] if reader.share else []
     remaining = None if not shares else max(0.0, tokens / max(shares) - tokens) / max(rate, 1e-9)
-    return Progress(tokens, documents, seconds, rate, remaining)
+    return Progress(tokens, documents, seconds, rate, remaining, remaining is not None and not reader.share)
 
 
 def _positions(model: nn.Module) -> int | None:
@@ -589,7 +718,8 @@ def _reduce(sums: Mapping[str, _Sum]) -> None:
 def save(moments: Moments, path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32) -> None:
     """Write the matrices as safetensors with their key in the metadata: the whole file, or nothing."""
     tensors = {name: matrix.to(dtype).contiguous() for name, matrix in moments.matrices.items()}
-    _write(Path(path), tensors, {"key": asdict(moments.key), "layout": moments.layout})
+    header = {"key": asdict(moments.key), "layout": moments.layout}
+    _write(Path(path), tensors, header if moments.cut is None else {**header, "cut": moments.cut._asdict()})
 
 
 def load(path: str | os.PathLike[str], expected: MomentsKey | Mapping[str, Any] | None = None) -> Moments:
@@ -608,6 +738,7 @@ def load(path: str | os.PathLike[str], expected: MomentsKey | Mapping[str, Any] 
         names = {one.name for one in fields(MomentsKey)}
         key = MomentsKey(**{**header["key"], "modules": tuple(header["key"]["modules"])})
         layout = str(header["layout"])
+        cut = Cut(**header["cut"]) if "cut" in header else None
     except (KeyError, TypeError):
         raise CovarianceError(f"{path} holds no second moments of padcheck") from None
     wanted = asdict(expected) if isinstance(expected, MomentsKey) else dict(expected or {})
@@ -617,7 +748,8 @@ def load(path: str | os.PathLike[str], expected: MomentsKey | Mapping[str, Any] 
         found = getattr(key, name)
         right = set(value) <= set(found) if name == "modules" else value == found
         if not right:
-            raise CovarianceError(f"{path} is not for this run: its {name} is {_shown(found)}, not {_shown(value)}")
+            remedy = _ANOTHER_MODEL if name == "model" else ""
+            raise CovarianceError(f"{path} is not for this run: its {name} is {_shown(found)}, not {_shown(value)}{remedy}")
     try:
         matrices = {name: matrix.double() for name, matrix in load_file(path).items()}
     except SafetensorError as error:
@@ -626,35 +758,39 @@ def load(path: str | os.PathLike[str], expected: MomentsKey | Mapping[str, Any] 
         matrix = matrices.get(name)
         if matrix is None or matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or not bool(matrix.isfinite().all()):
             raise CovarianceError(f"{path} is damaged: no finite square matrix for '{name}'")
-    return Moments(key, matrices, layout)
+    return Moments(key, matrices, layout, cut)
 
 
-def forget(resume_path: str | os.PathLike[str]) -> None:
-    """Remove this rank's resume file, once the moments are saved."""
-    rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if _together() else (0, 1)
-    _resume_file(Path(resume_path), rank, ranks).unlink(missing_ok=True)
+_ANOTHER_MODEL = ". These second moments are of another model's weights: run `padcheck stats` on this one"
+
+
+def resume_file(resume_path: str | os.PathLike[str]) -> Path:
+    """The file in which this rank keeps its sums; to be removed once the moments are saved."""
+    path = Path(resume_path)
+    if not _together():
+        return path
+    return path.with_name(f"{path.name}.{distributed.get_rank()}-of-{distributed.get_world_size()}")
 
 
 def _shown(value: Any) -> str:
     return ", ".join(value) if isinstance(value, list | tuple | set) else str(value)
 
 
-def _resume_file(path: Path, rank: int, ranks: int) -> Path:
-    return path if ranks == 1 else path.with_name(f"{path.name}.{rank}-of-{ranks}")
-
-
-def _put_aside(path: Path, job: Mapping[str, Any], sums: Mapping[str, _Sum], reader: _Reader) -> None:
+def _put_aside(path: Path, job: Mapping[str, Any], sums: Mapping[str, _Sum], place: _Place, done: Iterable[int]) -> None:
+    """Keep the sums: of all texts before `place`, and of the documents behind it whose numbers (of this rank) are `done`."""
     tensors: dict[str, Tensor] = {}
     for name, total in sums.items():
         if total.total is not None:
             tensors[f"total {name}"] = total.total
         if total.carry is not None:
             tensors[f"carry {name}"] = total.carry
-    at = {"taken": reader.taken, "documents": reader.documents, "tokens": reader.tokens, "corpus": reader.digest}
+    at = {**place._asdict(), "cut": place.cut._asdict(), "done": sorted(done)}
     _write(path, tensors, {"job": dict(job), "at": at})
 
 
-def _take_up(path: Path, job: Mapping[str, Any], sums: Mapping[str, _Sum], reader: _Reader) -> None:
+def _take_up(path: Path, job: Mapping[str, Any], sums: Mapping[str, _Sum], reader: _Reader) -> set[int]:
+    """Go on from `_put_aside`: the sums and the reader are what they were; the documents that were done are returned."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     header, remedy = _header(path), "Remove it, or name another."
@@ -664,14 +800,22 @@ def _take_up(path: Path, job: Mapping[str, Any], sums: Mapping[str, _Sum], reade
         if header["job"].get(name) != value:
             found = _shown(header["job"].get(name))
             raise CovarianceError(f"{path} is of another run: its {name} is {found}, not {_shown(value)}. {remedy}")
-    at = header["at"]
-    reader.skip(at["taken"], at["documents"], at["tokens"])
-    if reader.digest != at["corpus"]:
-        raise CovarianceError(f"{path} is of another corpus: its first {at['taken']} documents differ. {remedy}")
-    tensors = load_file(path)
+    try:
+        at = dict(header["at"])
+        done = set(at.pop("done"))
+        place = _Place(**{**at, "cut": Cut(**at["cut"])})
+        tensors = load_file(path)
+    except (KeyError, TypeError):
+        raise CovarianceError(f"{path} is of another version of padcheck. {remedy}") from None
+    except SafetensorError as error:
+        raise CovarianceError(f"{path} is damaged: {error}. {remedy}") from None
+    reader.skip(place)
+    if reader.place != place:
+        raise CovarianceError(f"{path} is of another corpus: its first {place.taken} documents differ. {remedy}")
     for name, total in sums.items():
         total.total = tensors.get(f"total {name}")  # on the CPU; the first addition brings them to where the keys are
         total.carry = tensors.get(f"carry {name}")
+    return done
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -688,15 +832,20 @@ def _header(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Beside the place first, then into it: a reader sees the old file or the new one, and a broken write leaves none."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         on_cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
         save_file(on_cpu, beside, metadata={"padcheck": json.dumps(header)})
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(f"{path} cannot be written: {reason}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be none
+            beside.unlink(missing_ok=True)

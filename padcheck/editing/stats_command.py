@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from padcheck.editing.corpus import open_corpus
+from padcheck.editing.corpus import Walk, open_corpus
 from padcheck.editing.errors import EditError, HparamsError
-from padcheck.editing.stats_files import own_file
+from padcheck.editing.hparams import converted, whole
+from padcheck.editing.stats_files import check_writable, own_file
 from padcheck.sources.hparams import read_hparams
 from padcheck.sources.reading import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from padcheck.editing.second_moments import Progress
+    from padcheck.editing.second_moments import Moments, Progress
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class StatsOptions:
 
     out            default: below the hparams' `stats_dir`, see `stats_files.own_file`
     max_documents  default: the hparams' `mom2_n_samples`, where no other limit is given
-    dtype          of the forward pass, as in "bfloat16"; default: as the model's config says
+    dtype          of the forward pass, one of `DTYPES`; default: the one that the model is stored in
     device         default: the GPU of this rank, else the CPU
     resume         keep and take up `<out>.partial`
     overwrite      write over `out`
@@ -67,71 +70,148 @@ def run_stats(options: StatsOptions, *, say: Callable[[str], None] = print) -> i
 
 def _templates_and_layers(hparams: Path, values: Mapping[str, Any]) -> tuple[list[str], list[int]]:
     """Names of the modules that these hparams rewrite, with `{}` for the layer. Raises HparamsError where they do not say."""
-    templates = values.get("rewrite_module_tmps") or [values.get("rewrite_module_tmp")]
-    layers = values.get("layers")
-    if not isinstance(layers, list) or not all(isinstance(layer, int) for layer in layers) or not layers:
-        raise HparamsError(f"{hparams}: 'layers' is no list of layer numbers")
-    if not all(isinstance(template, str) and template.count("{}") == 1 for template in templates):
-        raise HparamsError(f"{hparams}: 'rewrite_module_tmp' is no module name with one {{}} for the layer")
+    method = values.get("alg_name", values.get("alg"))
+    several = values.get("rewrite_module_tmps") if method is None or str(method).upper() == "PMET" else None
+    templates: list[Any] = several if isinstance(several, list) and several else [values.get("rewrite_module_tmp")]
+    if values.get("layers") is None:
+        raise HparamsError(f"{hparams} has no 'layers'")
+    layers: list[int] = list(converted("layers", values["layers"]))
+    if not layers or layers != sorted(set(layers)) or layers[0] < 0:
+        raise HparamsError(
+            f"{hparams}: 'layers' is {values['layers']!r}: layers are counted from 0, each once, in ascending order"
+        )
+    for template in templates:
+        if not isinstance(template, str) or template.count("{}") != 1 or {"{", "}"} & set(template.replace("{}", "")):
+            raise HparamsError(
+                f"{hparams}: 'rewrite_module_tmp' is no module name with one {{}} for the layer: {template!r}"
+            )
     return [template.removesuffix(".weight") for template in templates], layers
+
+
+def _samples(hparams: Path, values: Mapping[str, Any]) -> int | None:
+    """`mom2_n_samples`, which may be written as text. Raises HparamsError where it is no count."""
+    given = values.get("mom2_n_samples")
+    if given is None:
+        return None
+    try:
+        samples = whole(given)
+    except (TypeError, ValueError, OverflowError):
+        samples = 0
+    if samples < 1:
+        raise HparamsError(f"{hparams}: 'mom2_n_samples' is {given!r}, which is no count; mend it, or give --max-documents")
+    return samples
 
 
 def _run(options: StatsOptions, rank: int, say: Callable[[str], None]) -> int:
     values = read_hparams(options.hparams).values
     templates, layers = _templates_and_layers(options.hparams, values)
-    modules = tuple(dict.fromkeys(template.format(layer) for layer in layers for template in templates))
+    modules = tuple(dict.fromkeys(template.replace("{}", str(layer)) for layer in layers for template in templates))
+    if options.dtype is not None and options.dtype not in DTYPES:
+        raise HparamsError(
+            f"--dtype is '{options.dtype}', and a forward pass runs in {', '.join(DTYPES[:-1])} or {DTYPES[-1]}"
+        )
+    max_documents = options.max_documents
+    if max_documents is None and options.max_tokens is None:
+        max_documents = _samples(options.hparams, values)
     documents = open_corpus(options.corpus, field=options.field, split=options.split)
     out = options.out
     if out is None:
         if not isinstance(values.get("stats_dir"), str):
             raise HparamsError(f"{options.hparams} has no 'stats_dir': name the file to write with --out FILE")
         out = own_file(str(values["stats_dir"]), options.model, templates, layers)
-    if out.exists() and not options.overwrite:
-        raise FileExistsError(f"{out} exists already; name another file, or overwrite it")
-    max_documents = options.max_documents
-    if max_documents is None and options.max_tokens is None:
-        samples = values.get("mom2_n_samples")
-        max_documents = samples if isinstance(samples, int) and samples > 0 else None
+    if rank == 0:
+        check_writable(out, overwrite=options.overwrite)
+    walk = iter(documents)
 
-    from padcheck.editing.second_moments import estimate, forget, save
+    from padcheck.editing.second_moments import estimate, resume_file, save
 
-    model, tokenizer = _load(options)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    model, tokenizer, content = _load(options)
     partial = out.with_name(f"{out.name}.partial") if options.resume else None
-    with closing(_Bar()) as bar:
-        moments = estimate(
-            model,
-            tokenizer,
-            documents,
-            modules,
-            max_tokens=options.max_tokens,
-            max_documents=max_documents,
-            max_length=options.max_length,
-            batch_tokens=options.batch_tokens,
-            progress=bar if rank == 0 else None,
-            resume_path=partial,
-        )
+    try:
+        with closing(_Bar()) as bar:
+            moments = estimate(
+                model,
+                tokenizer,
+                walk,
+                modules,
+                max_tokens=options.max_tokens,
+                max_documents=max_documents,
+                max_length=options.max_length,
+                batch_tokens=options.batch_tokens,
+                progress=bar if rank == 0 else None,
+                resume_path=partial,
+                content=content,
+            )
+    except KeyboardInterrupt:
+        if partial is not None and resume_file(partial).exists() and rank == 0:
+            print(
+                f"padcheck stats: what is done is kept in {resume_file(partial)}: the same command goes on from there",
+                file=sys.stderr,
+            )
+        raise
     if rank == 0:
         save(moments, out)
-        key = moments.key
-        say(f"{out}: {len(key.modules)} modules, {key.tokens:,} tokens of {key.documents:,} documents ({key.dtype})")
+        for line in _summary(out, moments, walk):
+            say(line)
     if partial is not None:
-        forget(partial)
+        resume_file(partial).unlink(missing_ok=True)
     return 0
 
 
-def _load(options: StatsOptions) -> tuple[Any, Any]:
+_MUCH = 0.1
+"""Of the text, the share whose loss calls for advice."""
+
+
+def _summary(out: Path, moments: Moments, walk: Walk) -> Iterator[str]:
+    """What was written, and what a person may not expect of how the corpus was read."""
+    key, cut = moments.key, moments.cut
+    yield f"{out}: {_counted(len(key.modules), 'module')}, {_counted(key.tokens, 'token')} of {_counted(key.documents, 'document')} ({key.dtype})"
+    if walk.by_line:
+        files = str(walk.by_line[0]) + (f" and {_counted(len(walk.by_line) - 1, 'more file')}" if walk.by_line[1:] else "")
+        has = "have" if walk.by_line[1:] else "has"
+        yield f"note: {files} {has} no blank lines, so each line is a document (blank lines would separate paragraphs)"
+    if cut is not None and cut.documents:
+        share = cut.unread / cut.characters
+        line = (
+            f"note: {_counted(cut.documents, 'document')} {'was' if cut.documents == 1 else 'were'} longer than "
+            f"{key.max_length:,} tokens and cut: {_percent(share)} of the documents' text was not read"
+        )
+        advice = "; shorter documents or a greater --max-length lose less (in a text file, blank lines separate documents)"
+        yield line + (advice if share >= _MUCH else "")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _percent(share: float) -> str:
+    return "less than 1 %" if share < 0.01 else "more than 99 %" if share > 0.99 else f"about {share:.0%}".replace("%", " %")
+
+
+def _load(options: StatsOptions) -> tuple[Any, Any, str | None]:
+    """The model in the dtype that was asked for, its tokenizer, and the digest of the weights as they are stored.
+
+    The last is None where they are what was opened. Another dtype is opened anew, not cast: that would round the rotary
+    frequencies too.
+    """
     import torch
 
+    from padcheck.editing.digest import model_digest
     from padcheck.editing.opening import open_model
 
-    device = options.device
-    if device is None and torch.cuda.is_available():
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    dtype = getattr(torch, options.dtype, None) if options.dtype else None
-    if options.dtype and not isinstance(dtype, torch.dtype):
-        raise HparamsError(f"'{options.dtype}' is no dtype of torch")
-    return open_model(options.model, device=device, dtype=dtype, trust_remote_code=options.trust_remote_code)
+    own = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    device, content = options.device or own, None
+    dtype = getattr(torch, options.dtype) if options.dtype else None
+    trust = options.trust_remote_code
+    if dtype is not None:
+        # On the CPU: it may not fit the GPU in the dtype that it is stored in.
+        stored, tokenizer = open_model(options.model, device="cpu", trust_remote_code=trust)
+        if device == "cpu" and all(parameter.dtype == dtype for parameter in stored.parameters()):
+            return stored, tokenizer, None
+        content = model_digest(stored)
+        del stored
+    model, tokenizer = open_model(options.model, device=device, dtype=dtype, trust_remote_code=trust)
+    return model, tokenizer, content
 
 
 @contextmanager
@@ -169,7 +249,7 @@ class _Bar:
         if now - self._last < (0.1 if self._terminal else self._QUIET):
             return
         self._last = now
-        left = "" if at.remaining is None else f", at most {_clock(at.remaining)} left"
+        left = "" if at.remaining is None else f", {'at most' if at.at_most else 'about'} {_clock(at.remaining)} left"
         line = f"{at.tokens:,} tokens of {at.documents:,} documents, {at.rate:,.0f} tokens/s{left}"
         print(f"\r\x1b[K{line}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
 
