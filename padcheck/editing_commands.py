@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from padcheck.editing.places import PROVENANCE, check_writable
 from padcheck.sources.hparams import read_hparams
 from padcheck.sources.reading import SourceError
 from padcheck.sources.requests import Request, RequestProblem, read_requests
@@ -50,7 +51,6 @@ def run_edit(options: Mapping[str, Any]) -> int:
         from padcheck.editing.digest import model_digest
         from padcheck.editing.edits import edit
         from padcheck.editing.opening import (
-            PROVENANCE,
             found_moments,
             lineage,
             needs_moments,
@@ -77,7 +77,7 @@ def run_edit(options: Mapping[str, Any]) -> int:
         key = None if moments is None else moments.key
         provenance = _provenance(options, source, requests, hparams, result, key)
         result.write(model)
-        _save(model, source, out, PROVENANCE, provenance | {"lineage": [*lineage(source, before), before]})
+        _save(model, source, out, provenance | {"lineage": [*lineage(source, before), before]})
         click.echo(f"The edited model is in {out}; {PROVENANCE} beside it says how it came about.")
     return told.code
 
@@ -101,7 +101,9 @@ def run_verify(options: Mapping[str, Any]) -> int:
     with _telling("verify") as told:
         page = Path(options["html"]) if options["html"] else None
         if page is not None:
-            _check_writable(page)
+            if not page.absolute().parent.is_dir():
+                raise _Refused(f"{page} cannot be written: name a file in a folder that exists.")
+            check_writable(page, overwrite=True)
         hparams = _hparams(options)
         requests = _requests(options["requests"], options["limit"])
         templates = _templates(options)
@@ -186,25 +188,14 @@ def _check_out(source: Path, out: Path | None, *, dry_run: bool) -> None:
         raise _Refused(f"{out} is the model's own folder, or inside it, or holds it; the source is never written over.")
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise _Refused(f"{out} exists and is not an empty folder; name another.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _check_writable(out)
+    check_writable(out / PROVENANCE if out.exists() else out, overwrite=False)
 
 
-def _check_writable(path: Path) -> None:
-    """Now, and not after the work. Raises _Refused where no file can be made beside `path`, or `path` is a folder that is in use."""
-    try:
-        if path.is_dir() and any(path.iterdir()):
-            raise _Refused(f"{path} is a folder; name a file.")
-        with tempfile.NamedTemporaryFile(dir=path.absolute().parent, prefix=f".{path.name}-"):
-            pass
-    except OSError as error:
-        raise _Refused(f"{path} cannot be written: {error.strerror or error}.") from error
-
-
-def _save(model: Any, source: Path, out: Path, beside: str, provenance: Mapping[str, Any]) -> None:
+def _save(model: Any, source: Path, out: Path, provenance: Mapping[str, Any]) -> None:
     """The whole folder, or nothing. The tokenizer's files are copied as they are: read and saved anew, they might read otherwise."""
     from safetensors import SafetensorError
 
+    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
         folder = Path(name) / "model"
         try:
@@ -214,7 +205,7 @@ def _save(model: Any, source: Path, out: Path, beside: str, provenance: Mapping[
         for file in {file for pattern in _TOKENIZER_FILES for file in source.glob(pattern) if file.is_file()}:
             if not (folder / file.name).exists():
                 shutil.copyfile(file, folder / file.name)
-        (folder / beside).write_text(json.dumps(provenance, ensure_ascii=False, indent=2) + "\n", "utf-8")
+        (folder / PROVENANCE).write_text(json.dumps(provenance, ensure_ascii=False, indent=2) + "\n", "utf-8")
         if out.exists():
             out.rmdir()
         folder.rename(out)

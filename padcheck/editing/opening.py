@@ -15,13 +15,12 @@ from padcheck.editing.corpus import embedded_corpus
 from padcheck.editing.digest import model_digest
 from padcheck.editing.errors import CovarianceError
 from padcheck.editing.hparams import EditHparams
+from padcheck.editing.places import PROVENANCE
 from padcheck.editing.second_moments import estimate, load
 from padcheck.editing.stats_files import cached_files, own_file, read_cached
 from padcheck.sources.reading import SourceError
 
 ESTIMATE_TOKENS = 50_000
-PROVENANCE = "padcheck-edit.json"
-"""What `padcheck edit` writes beside a model: how it came about."""
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tokenization*.py")
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from padcheck.editing.corpus import Walk, open_corpus
 from padcheck.editing.errors import EditError, HparamsError
 from padcheck.editing.hparams import converted, whole
-from padcheck.editing.stats_files import check_writable, own_file
+from padcheck.editing.places import check_writable
+from padcheck.editing.stats_files import own_file
 from padcheck.sources.hparams import read_hparams
 from padcheck.sources.reading import SourceError
 

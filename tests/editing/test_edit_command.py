@@ -17,7 +17,7 @@ from toys import MANY, TEMPLATES, covariance_of, hparams_of, model_of, tokenizer
 from padcheck.cli import main  # noqa: E402
 from padcheck.editing import edit  # noqa: E402
 from padcheck.editing.digest import model_digest  # noqa: E402
-from padcheck.editing.opening import PROVENANCE  # noqa: E402
+from padcheck.editing.places import PROVENANCE  # noqa: E402
 from padcheck.editing.second_moments import Moments, MomentsKey, save  # noqa: E402
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file  # noqa: E402
 from test_edit_command import Job  # noqa: E402
 
 from padcheck.cli import main  # noqa: E402
-from padcheck.editing.opening import PROVENANCE  # noqa: E402
+from padcheck.editing.places import PROVENANCE  # noqa: E402
 from padcheck.editing.stats_files import own_file  # noqa: E402
 
 
