@@ -48,6 +48,8 @@ class Options(MutableRecord):
     cache: bool = True
     stdin_filename: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Callable[[Path], bool] | None = None
+    """Whether a file or folder that is found, not named, is passed over."""
 
 
 class CheckReport(Report):
@@ -130,7 +132,7 @@ def _tasks(
         tasks.append(
             _Task(name, name, None, _rule_out(rule), True, own.enabled(), model, options.framework, options.method, text)
         )
-    for candidate in discover(files, settings):
+    for candidate in discover(files, settings, options.left_out):
         if isinstance(candidate, Missing):
             report.errors.append(_missing(candidate.path))
             continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,15 +71,20 @@ class Missing(Exception):
         self.path = path
 
 
-def discover(paths: Iterable[str | Path], settings: SettingsPerFolder) -> Iterator[Candidate | Missing]:
-    """The files below `paths` that may be ours, each once, in order of their names."""
+def discover(
+    paths: Iterable[str | Path], settings: SettingsPerFolder, left_out: Callable[[Path], bool] | None = None
+) -> Iterator[Candidate | Missing]:
+    """The files below `paths` that may be ours, each once, in order of their names.
+
+    `left_out` tells of a file or folder that is found, not named, whether it is passed over.
+    """
     seen: set[str] = set()
     for given in paths:
         path = Path(given)
         found: Iterable[Candidate | Missing]
         if path.is_dir():
             kind = _folder_kind({entry.name for entry in path.iterdir()})
-            found = _walk(path, settings, _Ignored.above(path.absolute(), settings), named_kind=kind)
+            found = _walk(path, settings, _Ignored.above(path.absolute(), settings), left_out, named_kind=kind)
         elif path.exists():
             found = _named(path, settings)
         else:
@@ -119,7 +124,11 @@ def _folder_kind(names: set[str]) -> str | None:
 
 
 def _walk(
-    folder: Path, settings: SettingsPerFolder, ignored: _Ignored, named_kind: str | None = None
+    folder: Path,
+    settings: SettingsPerFolder,
+    ignored: _Ignored,
+    left_out: Callable[[Path], bool] | None,
+    named_kind: str | None = None,
 ) -> Iterator[Candidate]:
     own = settings.of(folder.absolute())
     try:
@@ -147,10 +156,10 @@ def _walk(
                 continue
             if not entry.is_file():
                 continue
-        if own.excludes(absolute) or ignored.ignores(str(absolute), is_folder):
+        if own.excludes(absolute) or ignored.ignores(str(absolute), is_folder) or (left_out and left_out(absolute)):
             continue
         if is_folder:
-            yield from _walk(path, settings, ignored)
+            yield from _walk(path, settings, ignored, left_out)
         else:
             yield Candidate(path, rule=rule)
 

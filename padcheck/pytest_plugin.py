@@ -26,15 +26,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Also collect what `padcheck check` checks (hparams, tokenizer folders, requests, Python code): an item for each "
         "file, named FILE::padcheck and marked padcheck. [tool.padcheck] applies.",
     )
-    parser.addini("padcheck_sides", "Sides of the marker and fixture padding_sides.", "args", ["left", "right", "unpadded"])
-    parser.addini("padcheck_models", "Models of the fixture tiny_causal_lm.", "args", ["llama-facts", "gpt2-facts"])
+    parser.addini(
+        "padcheck_sides",
+        "Ways to pad of the marker and fixture padding_sides [default: left right unpadded].",
+        "args",
+        ["left", "right", "unpadded"],
+    )
+    parser.addini(
+        "padcheck_models",
+        "Models of the fixture tiny_causal_lm [default: llama-facts gpt2-facts].",
+        "args",
+        ["llama-facts", "gpt2-facts"],
+    )
     parser.addini("padcheck_rtol", "Relative tolerance of assert_same_everywhere [default: by dtype].", "string", "")
     parser.addini("padcheck_atol", "Absolute tolerance of assert_same_everywhere [default: by dtype].", "string", "")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "padding_sides(*sides): run under each of these sides [default: padcheck_sides].")
-    config.addinivalue_line("markers", "padcheck: a file that --padcheck collected.")
+    config.addinivalue_line(
+        "markers",
+        "padding_sides(*sides): run once for each of these ways to pad, left, right, unpadded [default: padcheck_sides].",
+    )
+    config.addinivalue_line(
+        "markers", "padcheck: what --padcheck collected, an item for each file; -m padcheck selects them."
+    )
 
 
 # --- --padcheck -------------------------------------------------------------------------------------------------------------
@@ -45,7 +60,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if session.config.getoption("padcheck"):
         from padcheck.testing import collecting
 
-        collecting.check_all(session.config)  # before pytest-xdist starts its workers, which then find the results cached
+        collecting.check_all(session)  # before pytest-xdist starts its workers, which then find the results cached
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> PadcheckFile | None:
@@ -95,7 +110,11 @@ def _takes_ours(metafunc: pytest.Metafunc, name: str) -> bool:
 
 @pytest.fixture
 def padding_sides(request: pytest.FixtureRequest) -> Iterator[Padding]:
-    """The test runs under left, right and no padding: `padding_sides.batches(tokenizer, texts)`, `padding_sides.side`."""
+    """The test runs three times, under left, right and no padding: `padding_sides.batches(tokenizer, texts)` gives its batches.
+
+    `padding_sides.name` is "left", "right" or "unpadded", and `padding_sides.side` None where nothing is padded. The marker
+    padding_sides("left", "right") and the ini option padcheck_sides choose.
+    """
     from padcheck.testing.sides import Padding
 
     if not hasattr(request, "param"):
@@ -106,7 +125,11 @@ def padding_sides(request: pytest.FixtureRequest) -> Iterator[Padding]:
 
 @pytest.fixture
 def assert_same_everywhere(request: pytest.FixtureRequest) -> Comparison:
-    """`assert_same_everywhere(fn, tokenizer, texts)`: fn(batch) gives every real token the same, padded or alone."""
+    """`assert_same_everywhere(fn, tokenizer, texts)`: fn(batch) gives every real token the same, padded or alone.
+
+    `batch` has input_ids and attention_mask, [B, T] each; fn returns [B, T, ...], such as logits or hidden states. In a test
+    that uses tiny_causal_lm the tokenizer may be left out. Also: sides=("left", "right"), rtol=, atol=.
+    """
     from padcheck.testing import comparing
 
     return comparing.for_test(request)
@@ -114,7 +137,11 @@ def assert_same_everywhere(request: pytest.FixtureRequest) -> Comparison:
 
 @pytest.fixture
 def no_drift() -> Any:
-    """`no_drift(tokenizer, texts, subjects, indices)`: each index is the column of its subject's last token."""
+    """`no_drift(tokenizer, texts, subjects, indices)`: each index is the column of its subject's last token.
+
+    For a batch that is not what tokenizer(texts, padding=True) makes, give it: `no_drift(..., batch=batch)`. Also:
+    padding_side="left" for a tokenizer that states none, occurrence=0 for the first mention instead of the last.
+    """
     from padcheck.testing import drifting
 
     return drifting.no_drift
@@ -122,7 +149,11 @@ def no_drift() -> Any:
 
 @pytest.fixture
 def tiny_causal_lm(request: pytest.FixtureRequest) -> Iterator[TinyCausalLM]:
-    """A small trained model and its tokenizer, read-only: a test that leaves it changed fails."""
+    """`model, tokenizer = tiny_causal_lm`: a small trained model, read-only (a test that leaves it changed fails), and its tokenizer.
+
+    The test runs once for each model of the ini option padcheck_models. `tiny_causal_lm.facts` is what the model knows,
+    `tiny_causal_lm.folder` where it lies. Needs torch and transformers.
+    """
     from padcheck.testing import tiny_models
 
     yield from tiny_models.lent(request)

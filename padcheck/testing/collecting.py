@@ -7,9 +7,10 @@ All files are checked once, before the collection, because some rules look acros
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,22 +52,48 @@ class _Checked:
         from padcheck.commands import excerpts
 
         report = Report("check", {"name": NAME}, list(self.findings), list(self.errors), inspected=1)
-        return RENDERERS["text"](report, width=_WIDTH, excerpt=excerpts())
+        return _writable(RENDERERS["text"](report, width=_WIDTH, excerpt=excerpts()))
 
 
 _CHECKED = pytest.StashKey[dict[Path, _Checked]]()
 
 
-def check_all(config: pytest.Config) -> None:
+def check_all(session: pytest.Session) -> None:
     """Check what pytest was pointed at. Raises pytest.UsageError for a configuration that cannot be used."""
     from padcheck.commands import relative_to
 
-    root = config.invocation_params.dir
-    paths = [path for argument in config.args if (path := root / str(argument).partition("::")[0]).exists()]
+    root = session.config.invocation_params.dir
+    paths = [path for argument in session.config.args if (path := _path_of(argument, session.config)).exists()]
     with chdir(root):
-        report = check(paths, Options(jobs=1))  # no processes of our own inside a test run
+        # no processes of our own inside a test run
+        report = check(paths, Options(jobs=1, left_out=_left_out_by_pytest(session)))
         relative_to(report, root)
-    config.stash[_CHECKED] = _by_file(report, root)
+    session.config.stash[_CHECKED] = _by_file(report, root)
+
+
+def _path_of(argument: str, config: pytest.Config) -> Path:
+    """The file or folder of an argument of pytest's: a path, or under `--pyargs` a module that can be found."""
+    name = argument.partition("::")[0]
+    if config.getoption("pyargs"):
+        try:
+            spec = find_spec(name)
+        except (ImportError, AttributeError, ValueError):  # a path, or a module that pytest will not find either
+            spec = None
+        if spec and spec.submodule_search_locations:
+            return Path(next(iter(spec.submodule_search_locations)))
+        if spec and spec.has_location and spec.origin:
+            return Path(spec.origin)
+    return config.invocation_params.dir / name
+
+
+def _left_out_by_pytest(session: pytest.Session) -> Callable[[Path], bool]:
+    """Whether pytest will pass over a path: --ignore, norecursedirs, collect_ignore in a conftest that is loaded, and so on."""
+
+    def left_out(path: Path) -> bool:
+        hook = session.gethookproxy(path.parent)
+        return bool(hook.pytest_ignore_collect(collection_path=path, config=session.config))
+
+    return left_out
 
 
 def _by_file(report: CheckReport, root: Path) -> dict[Path, _Checked]:
@@ -107,18 +134,23 @@ def collect(path: Path, parent: pytest.Collector) -> PadcheckFile | None:
     It stands below the session, not below `parent`: to set up a package, pytest would import it, and nothing is run here.
     """
     checked = parent.config.stash[_CHECKED].get(path)
-    return None if checked is None else PadcheckFile.from_parent(parent.session, path=path, checked=checked)
+    return None if checked is None else PadcheckFile.of(path, checked, parent.session)
 
 
 def items_of_configurations(session: pytest.Session) -> list[pytest.Item]:
     """Items for the configurations with findings of their own (an ignore that hides nothing), wherever they lie."""
     collected = {item.path for item in session.items if isinstance(item, PadcheckItem)}
     files = [
-        PadcheckFile.from_parent(session, path=path, checked=checked)
+        PadcheckFile.of(path, checked, session)
         for path, checked in session.config.stash[_CHECKED].items()
         if path.suffix == ".toml" and path not in collected
     ]
     return [item for file in files for item in file.collect()]
+
+
+def _writable(text: str) -> str:
+    """The text with its surrogates escaped, by which Python shows the bytes of a file's name that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class PadcheckFile(pytest.File):
@@ -127,6 +159,16 @@ class PadcheckFile(pytest.File):
     def __init__(self, *, checked: _Checked, **more: Any) -> None:
         super().__init__(**more)
         self._checked = checked
+
+    @classmethod
+    def of(cls, path: Path, checked: _Checked, session: pytest.Session) -> PadcheckFile:
+        """The collector of a file. Its id is the path from pytest's root, also outside of it, where pytest's own may be empty."""
+        try:
+            shown = Path(os.path.relpath(path, session.config.rootpath))
+        except ValueError:  # another drive
+            shown = path
+        name: Any = _writable(shown.as_posix())
+        return cls.from_parent(session, path=path, checked=checked, name=name, nodeid=name)
 
     def collect(self) -> Iterator[PadcheckItem]:
         yield PadcheckItem.from_parent(self, name=NAME, checked=self._checked)
@@ -158,14 +200,14 @@ class PadcheckItem(pytest.Item):
         from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
 
         place, message = failing
-        crash = ReprFileLocation(str(place.path or self.path), place.line or 1, message)
+        crash = ReprFileLocation(_writable(str(place.path or self.path)), place.line or 1, message)
         text = ReprTraceback([ReprEntryNative([self._report()])], None, "native")
         return ReprExceptionInfo(text, crash)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         failing = self._checked.failing()
         line = None if failing is None or failing[0].line is None else failing[0].line - 1
-        return self.path, line, f"{NAME}: {self.nodeid.partition('::')[0]}"
+        return Path(_writable(str(self.path))), line, f"{NAME}: {self.nodeid.partition('::')[0]}"
 
 
 class _Found(Exception):

@@ -87,7 +87,9 @@ def assert_same_everywhere(
     __tracebackhide__ = True
     if isinstance(texts, str) or len(texts) < 2:
         raise ValueError("give at least two texts, so that one of them is padded")
-    alone = [_call(fn, batch)[0] for batch in Padding("unpadded").batches(tokenizer, texts)]
+    alone = []
+    for batch in Padding("unpadded").batches(tokenizer, texts):
+        alone.append(_call(fn, batch)[0])  # noqa: PERF401 (a comprehension would stand in the traceback of what fn raises)
     limits = _limits(alone[0], rtol, atol)
     found: dict[str, list[_Row]] = {}
     for side in sides:
@@ -144,11 +146,13 @@ def for_test(request: pytest.FixtureRequest) -> Comparison:
 
 def _call(fn: Callable[[Mapping[str, Any]], Any], batch: Mapping[str, Any]) -> Any:
     """The result as an array [B, T, ...]."""
+    __tracebackhide__ = True
     shape = tuple(batch["input_ids"].shape)
     result = fn(batch)
     if tuple(getattr(result, "shape", ()))[:2] != shape:
         got = f"of shape {tuple(result.shape)}" if hasattr(result, "shape") else f"a {type(result).__name__}"
-        raise ValueError(f"the function gave {got} for input_ids of shape {shape}: it must give [B, T, ...]")
+        hint = ", such as its logits" if hasattr(result, "logits") else ""
+        raise ValueError(f"the function gave {got} for input_ids of shape {shape}: it must give [B, T, ...]{hint}")
     return result
 
 

@@ -80,12 +80,14 @@ class Padding:
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
-    """Let a test that asks for `padding_sides`, or is marked with it, run under each side.
+    """Let a test that asks for `padding_sides`, or is marked with it, run under each side, unless it names its sides itself.
 
     Raises pytest.Collector.CollectError for a side that does not exist, and for a marked test that cannot tell the sides apart.
     """
     import pytest
 
+    if parametrizes_itself(metafunc, "padding_sides"):
+        return
     marker = metafunc.definition.get_closest_marker("padding_sides")
     chosen = marker.args if marker and marker.args else metafunc.config.getini("padcheck_sides")
     whence = "the marker padding_sides" if marker and marker.args else "padcheck_sides"
@@ -101,7 +103,18 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("padding_sides", list(dict.fromkeys(chosen)), indirect=True)
 
 
+def parametrizes_itself(metafunc: pytest.Metafunc, name: str) -> bool:
+    """Whether the test, its class or its module gives this fixture its values with `pytest.mark.parametrize`."""
+    for marker in metafunc.definition.iter_markers("parametrize"):
+        names = marker.args[0] if marker.args else marker.kwargs.get("argnames", ())
+        if name in (names.replace(" ", "").split(",") if isinstance(names, str) else names):
+            return True
+    return False
+
+
 def set_on_lent(request: pytest.FixtureRequest, lent: TinyCausalLM) -> None:
     """Let the tokenizer of `tiny_causal_lm` pad on the side that the test runs under, if it runs under one."""
     if "padding_sides" in getattr(getattr(request.node, "callspec", None), "params", ()):
-        request.getfixturevalue("padding_sides").set_on(lent.tokenizer)
+        padding = request.getfixturevalue("padding_sides")
+        if isinstance(padding, Padding):  # and not what a test put in its place
+            padding.set_on(lent.tokenizer)

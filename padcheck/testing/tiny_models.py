@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from padcheck.resources import shipped_dir
-from padcheck.testing.sides import set_on_lent
+from padcheck.testing.sides import parametrizes_itself, set_on_lent
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +61,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
 
     Raises pytest.Collector.CollectError for a name that no model has.
     """
-    own = [marker.args[0] for marker in metafunc.definition.iter_markers("parametrize") if marker.args]
-    if any("tiny_causal_lm" in (names.replace(" ", "").split(",") if isinstance(names, str) else names) for names in own):
+    if parametrizes_itself(metafunc, "tiny_causal_lm"):
         return
     chosen = metafunc.config.getini("padcheck_models")
     unknown = [name for name in chosen if name not in models()]
@@ -83,8 +82,12 @@ def lent(request: pytest.FixtureRequest) -> Iterator[TinyCausalLM]:
         kept[name] = _load(name)
     lent = TinyCausalLM(kept[name].model, deepcopy(kept[name].tokenizer))
     set_on_lent(request, lent)
+    monkeypatch = request.getfixturevalue("monkeypatch") if "monkeypatch" in request.fixturenames else None
     yield lent
     changes = _changes(kept[name])
+    if changes and monkeypatch:
+        monkeypatch.undo()  # which would happen too late where the test takes it first
+        changes = _changes(kept[name])
     if changes:
         del kept[name]  # the next test gets it from the disk
         pytest.fail(
@@ -110,7 +113,10 @@ def _tensors(model: Any) -> dict[str, torch.Tensor]:
 
 
 def _state(model: Any) -> dict[str, tuple[Any, ...]]:
-    """What else a test may leave behind: hooks, the mode, what is trained, and gradients."""
+    """What else a test may leave behind: settings, attributes and methods of its own, hooks, the mode, what is trained, gradients."""
+    import torch
+
+    own = vars(torch.nn.Module()).keys()
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     state: dict[str, tuple[Any, ...]] = {}
     for name, module in model.named_modules():
@@ -119,11 +125,29 @@ def _state(model: Any) -> dict[str, tuple[Any, ...]]:
         state[f"hooks on {where}"] = tuple(
             key for kind in hooks for key, hook in getattr(module, kind).items() if _foreign(hook)
         )
-        state[f"forward of {where}"] = (module.__dict__.get("forward"),)
+        for key, value in vars(module).items():
+            if key not in own and (callable(value) or not key.startswith("_")):  # transformers keeps notes in private ones
+                state[f"{key} of {where}"] = (value if isinstance(value, int | float | str) else _The(value),)
     for name, parameter in model.named_parameters():
         state[f"requires_grad of {name}"] = (parameter.requires_grad,)
         state[f"gradient of {name}"] = (parameter.grad is not None,)
+    for name in ("config", "generation_config"):
+        settings = getattr(model, name)
+        for key in [*vars(settings), "_attn_implementation", "output_attentions"]:
+            if not key.startswith("_") or key == "_attn_implementation":
+                # as text, so that a later change of a dictionary shows; to save a model writes torch.float32 as "float32"
+                state[f"{name}.{key}"] = (str(getattr(settings, key, None)).removeprefix("torch."),)
     return state
+
+
+@dataclass(frozen=True, eq=False)
+class _The:
+    """This very object: what a state compares that is no number or text."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _The) and self.value is other.value
 
 
 def _foreign(hook: Any) -> bool:

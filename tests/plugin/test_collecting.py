@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -76,6 +77,77 @@ def test_paths_and_ids_can_be_named(tree: Path, inner: Run) -> None:
     assert ids(inner("--padcheck", "--co", "-q", "configs/pmet.yaml")) == IDS[:1]
     assert ids(inner("--padcheck", "--co", "-q", "tok/tokenizer_config.json::padcheck")) == [IDS[-1]]
     assert ids(inner("--padcheck", "--co", "-q", "test_own.py::test_own")) == ["test_own.py::test_own"]
+
+
+def test_a_file_outside_of_pytests_root_has_an_id(tree: Path, inner: Run, pytester: pytest.Pytester) -> None:
+    here = pytester.mkdir("here")
+    result = inner("--padcheck", "--co", "-q", f"--rootdir={here}", "configs/rome.yaml")
+    assert ids(result) == ["../configs/rome.yaml::padcheck"]
+
+
+def test_modules_can_be_named(tree: Path, inner: Run, pytester: pytest.Pytester) -> None:
+    """As pytest's --pyargs has it: a package, a module, a namespace, or a path as ever."""
+    package = pytester.mkpydir("somepackage")
+    (package / "code.py").write_text(WARNS)
+    shutil.copy(ROME, package / "rome.yaml")
+    (tree / "somespace").mkdir()
+    (tree / "somespace" / "code.py").write_text(WARNS)
+    pytester.syspathinsert()
+
+    def named(*arguments: str) -> list[str]:
+        return ids(inner("--padcheck", "--co", "-q", "--pyargs", *arguments))
+
+    assert named("somepackage") == [f"somepackage/{name}::padcheck" for name in ("__init__.py", "code.py", "rome.yaml")]
+    assert named("somepackage.code") == ["somepackage/code.py::padcheck"]
+    assert named("somepackage.code::padcheck") == ["somepackage/code.py::padcheck"]
+    assert named("somespace.code", "configs") == [*IDS[:2], "somespace/code.py::padcheck"]
+    result = inner("--padcheck", "--pyargs", "somepackage.cod")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: module or package not found: somepackage.cod *"])
+
+
+def test_a_name_that_is_not_utf8(pytester: pytest.Pytester, inner: Run) -> None:
+    """Neither pytest's cache nor a report in XML nor a worker's message can hold it as it is."""
+    try:
+        with open(os.fsencode(pytester.path) + b"/h\xff.yaml", "w") as file:
+            file.write("alg_name: ROME\nfact_token: subject-last\n")
+        with open(os.fsencode(pytester.path) + b"/c\xff.py", "w") as file:
+            file.write(WARNS)
+    except OSError:
+        pytest.skip("the file system has no such names")
+    for arguments in ("-o", "junit_family=xunit1"), ("--lf",):
+        result = inner("--padcheck", "-rA", "--junit-xml=out.xml", *arguments)
+        result.stdout.fnmatch_lines([r"h\udcff.yaml:2:13: error HPR103*", r"FAILED h\udcff.yaml::padcheck - HPR103*"])
+        result.assert_outcomes(passed=int(arguments[0] == "-o"), failed=1, deselected=int(arguments[0] == "--lf"))
+        assert r"h\udcff" in (pytester.path / "out.xml").read_text("utf-8")
+    (item, _) = pytester.inline_genitems(*LOADED, "--padcheck")[0]
+    for words in (item.nodeid, *map(str, item.location), *item.keywords):
+        words.encode("utf-8")  # what a worker sends
+
+
+@pytest.mark.parametrize(
+    ("option", "ini", "conftest"),
+    [
+        ("--ignore=skip", "", ""),
+        ("--ignore-glob=sk?p", "", ""),
+        ("--ignore=other", "norecursedirs = sk*", ""),
+        ("--ignore=other", "", 'collect_ignore = ["skip"]'),
+        ("--ignore=other", "", "def pytest_ignore_collect(collection_path): return collection_path.name == 'skip' or None"),
+    ],
+)
+def test_what_pytest_leaves_out_is_not_looked_at(option: str, ini: str, conftest: str, tree: Path, inner: Run) -> None:
+    """Not even the configuration in such a folder, nor its files by the rules that look across files."""
+    (tree / "skip").mkdir()
+    (tree / "skip" / "pyproject.toml").write_text("[tool.padcheck]\nselct = 1\n")
+    shutil.copy(PMET, tree / "skip" / "pmet.yaml")
+    (tree / "pytest.ini").write_text(f"[pytest]\n{ini}\n")
+    (tree / "conftest.py").write_text(f"{conftest}\n")
+    result = inner("--padcheck", "--co", "-q", option)
+    assert ids(result) == sorted([*IDS, "conftest.py::padcheck"])
+    assert not result.stderr.str()
+    named = inner("--padcheck", option, "skip/pmet.yaml")  # named, it counts
+    assert named.ret == pytest.ExitCode.USAGE_ERROR
+    named.stderr.fnmatch_lines(["ERROR: padcheck: skip/pyproject.toml:2: Unknown key 'selct'*"])
 
 
 def test_what_padcheck_leaves_out_is_not_collected(tree: Path, inner: Run) -> None:

@@ -68,6 +68,33 @@ def test_marker_and_ini_narrow(pytester: pytest.Pytester, inner: Run) -> None:
     assert sorted(ran(inner("-v", "--strict-markers"))) == sorted(expected)
 
 
+def test_a_test_may_name_its_sides_as_parameters(pytester: pytest.Pytester, inner: Run) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("padding_sides", ["left"], indirect=True)
+        def test_indirect(padding_sides):
+            assert padding_sides.side == "left"
+
+        @pytest.mark.padding_sides
+        @pytest.mark.parametrize(argnames=("n", "padding_sides"), argvalues=[(1, "unpadded")], indirect=["padding_sides"])
+        def test_among_others(padding_sides, n):
+            assert padding_sides.side is None and n == 1
+
+        @pytest.mark.parametrize("n, padding_sides", [(1, "mine")])
+        def test_direct(padding_sides, n):
+            assert padding_sides == "mine"
+
+        @pytest.mark.parametrize("padding_sides", ["right"], indirect=True)
+        class TestClass:
+            def test_in_it(self, padding_sides):
+                assert padding_sides.side == "right"
+        """
+    )
+    assert ran(inner("-v")) == ["left", "1-unpadded", "1-mine", "right"]
+
+
 @pytest.mark.parametrize(
     ("test", "words"),
     [

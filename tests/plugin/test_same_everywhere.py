@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -139,6 +140,10 @@ def test_numpy_is_as_good() -> None:
             r"the function gave of shape \(1, \d+\) for input_ids of shape \(1, \d+\)",
         ),
         (lambda batch: [1], "the function gave a list for input_ids"),
+        (
+            lambda batch: SimpleNamespace(logits=1),
+            r"the function gave a SimpleNamespace for .* \[B, T, \.\.\.\], such as its logits",
+        ),
         (lambda batch: batch["input_ids"].sum(), r"the function gave of shape \(\)"),
     ],
 )

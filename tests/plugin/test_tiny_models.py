@@ -24,6 +24,18 @@ CHANGES = {
     "what is trained": "model.transformer.wte.weight.requires_grad_(False)",
     "a gradient": "model(**tokenizer('Paris', return_tensors='pt')).logits.sum().backward()",
     "a method": "model.transformer.h[0].forward = lambda *a, **k: None",
+    "a method of the model": "model.generate = lambda *a, **k: None",
+    "a private method": "model._sample = lambda *a, **k: None",
+    "an attribute": "model.transformer.h[0].attn.scaling = 2.0",
+    "an attribute that was removed": "del model.transformer.h[0].attn.layer_idx",
+    "an object": "model.transformer.h[0].mlp.extra = object()",
+    "a setting": "model.config.use_cache = False",
+    "a new setting": "model.config.mine = 1",
+    "a setting in a setting": "model.config.id2label[0] = 'mine'",
+    "a setting behind a property": "model.set_attn_implementation('eager'); model.config.output_attentions = True",
+    "the attention": "model.set_attn_implementation('eager')",
+    "how it generates": "model.generation_config.do_sample = True",
+    "another config": "import copy; model.config = copy.deepcopy(model.config)",
 }
 SAID = {
     "a weight": "the values of transformer.h.0.mlp.c_proj.weight",
@@ -37,6 +49,18 @@ SAID = {
     "what is trained": "requires_grad of transformer.wte.weight",
     "a gradient": "gradient of transformer.wte.weight",
     "a method": "forward of transformer.h.0",
+    "a method of the model": "generate of the model",
+    "a private method": "_sample of the model",
+    "an attribute": "scaling of transformer.h.0.attn",
+    "an attribute that was removed": "layer_idx of transformer.h.0.attn",
+    "an object": "extra of transformer.h.0.mlp",
+    "a setting": "config.use_cache",
+    "a new setting": "config.mine",
+    "a setting in a setting": "config.id2label",
+    "a setting behind a property": "config.output_attentions",
+    "the attention": "config._attn_implementation",
+    "how it generates": "generation_config.do_sample",
+    "another config": "config of the model",
 }
 
 
@@ -85,6 +109,17 @@ def test_a_change_that_is_undone_is_none(pytester: pytest.Pytester, inner: Run) 
             batch = tokenizer("Paris", return_tensors="pt")
             assert model(**batch, output_hidden_states=True, output_attentions=True).logits.shape[-1] == len(tokenizer)
             model.generate(**batch, max_new_tokens=2, pad_token_id=0)
+            model.generate(**batch, max_new_tokens=2, pad_token_id=0, do_sample=True, output_scores=True, return_dict_in_generate=True)
+
+        def test_saving(tiny_causal_lm, tmp_path):
+            tiny_causal_lm.model.save_pretrained(tmp_path)
+
+        def test_with_monkeypatch_before(monkeypatch, tiny_causal_lm):
+            monkeypatch.setattr(tiny_causal_lm.model, "generate", None)
+            monkeypatch.setattr(tiny_causal_lm.model.config, "use_cache", False)
+
+        def test_with_monkeypatch_after(tiny_causal_lm, monkeypatch):
+            monkeypatch.setattr(tiny_causal_lm.model, "generate", None)
 
         def test_editing(tiny_causal_lm):
             from padcheck.editing import edit
@@ -96,7 +131,7 @@ def test_a_change_that_is_undone_is_none(pytester: pytest.Pytester, inner: Run) 
                 pass
         """
     )
-    inner(*ONE).assert_outcomes(passed=5)
+    inner(*ONE).assert_outcomes(passed=8)
 
 
 def test_the_tokenizer_is_the_tests_own(pytester: pytest.Pytester, inner: Run) -> None:
@@ -116,9 +151,17 @@ def test_the_tokenizer_is_the_tests_own(pytester: pytest.Pytester, inner: Run) -
         def test_it_pads_on_the_side_of_the_run(tiny_causal_lm, request):
             side = request.node.callspec.params["padding_sides"]
             assert tiny_causal_lm.tokenizer.padding_side == ("left" if side == "left" else "right")
+
+        @pytest.mark.parametrize("padding_sides", ["left"], indirect=True)
+        def test_it_pads_on_the_side_that_it_names(padding_sides, tiny_causal_lm):
+            assert tiny_causal_lm.tokenizer.padding_side == "left"
+
+        @pytest.mark.parametrize("padding_sides", ["left"])
+        def test_it_knows_nothing_of_what_is_no_side(padding_sides, tiny_causal_lm):
+            assert tiny_causal_lm.tokenizer.padding_side == "right"
         """
     )
-    inner(*ONE).assert_outcomes(passed=5)
+    inner(*ONE).assert_outcomes(passed=7)
 
 
 def test_which_models(pytester: pytest.Pytester, inner: Run) -> None:

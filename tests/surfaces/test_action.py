@@ -128,6 +128,38 @@ def test_sarif(script: Script, project: Path) -> None:
     }
 
 
+def test_sarif_in_a_folder_that_is_not_there(script: Script, project: Path) -> None:
+    _, said = check(script, project, sarif="out/of/it.sarif", paths="hparams/hparams.yaml")
+    assert said == {"exit-code": "0", "sarif": "out/of/it.sarif"}
+    assert json.loads((project / "out" / "of" / "it.sarif").read_text("utf-8"))["version"] == "2.1.0"
+
+
+def test_sarif_that_cannot_be_written_is_said(script: Script, project: Path) -> None:
+    """And no later step is handed a file that is not there, or one of another run."""
+    (project / "folder").mkdir()
+    for sarif, words in ("folder", "folder: Is a directory"), ("code.py/it.sarif", "(Not a directory|File exists)"):
+        done, said = check(script, project, sarif=sarif, fail_on="never")
+        assert done.returncode == 2
+        assert said == {"exit-code": "2", "sarif": ""}
+        (error,) = [line for line in done.stdout.splitlines() if "SARIF" in line]
+        assert re.fullmatch(rf"::error title=padcheck::The SARIF file cannot be written: .*{words}", error), error
+    (project / "old.sarif").write_text("{}")
+    done, said = check(script, project, sarif="old.sarif", args="--selct %")
+    assert said == {"exit-code": "2", "sarif": ""}
+    assert re.search(
+        "^::error title=padcheck::The SARIF file cannot be written: Error: .*--selct", done.stdout, re.MULTILINE
+    )
+
+
+def test_sarif_of_a_job_that_could_not_be_done(script: Script, project: Path) -> None:
+    (project / "padcheck.toml").write_text("selct = 1\n")
+    done, said = check(script, project, sarif="padcheck.sarif")
+    assert done.returncode == 2
+    assert said == {"exit-code": "2", "sarif": "padcheck.sarif"}
+    (call,) = json.loads((project / "padcheck.sarif").read_text("utf-8"))["runs"][0]["invocations"]
+    assert "selct" in call["toolExecutionNotifications"][0]["message"]["text"]
+
+
 @pytest.mark.slow
 def test_it_installs_itself(script: Script, tmp_path: Path, index: None, checkout_copy: Path) -> None:
     wanted = step("Install padcheck")
