@@ -10,13 +10,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
 from typing import Any, TypeVar, cast, get_args, overload
 
 from padcheck.guards import contexts
-from padcheck.guards.entering import REDIRECTIONS, mentions, nested
+from padcheck.guards.entering import REDIRECTIONS, like, mentions, nested, numbers
 from padcheck.guards.errors import DriftError as DriftError
 from padcheck.guards.errors import DriftWarning as DriftWarning
 from padcheck.guards.obeying import Corrections, read_corrections
@@ -89,7 +90,8 @@ def guard(
     Args:
         tokenizer: the tokenizer of transformers (fast, slow or remote) that the editor uses.
         model: the edited model, if its switches (`requires_grad`, `training`; after an exception also hooks) are to be
-            put back on leaving. Its weights are the editor's affair.
+            put back on leaving. Its weights are the editor's affair. If it is to `generate` behind a batch that was padded on the
+            right for the columns of a `checked_index` function, DriftError; without a model, that batch is told on leaving.
         policy: "correct": batches get the side, and positions the column, that the editor's counting needs; where that is
             not possible, DriftError. "fail": nothing is changed, and a batch that would drift raises DriftError before
             anything is computed with it; an edit that is bound to drift is stopped before its first forward pass.
@@ -141,11 +143,15 @@ def checked_index(
         @padcheck.checked_index
         def find_index(tok, prompt, subject): ...
 
-    Inside a `guard` the column is compared with the padded batch that holds the row, built before or afterwards. Policy
-    "correct" gives the true column of that batch; where it is yet to be built, it is padded on the side that the column's
-    sign needs (a column counted from the row's start: right). "fail" raises DriftError, "warn" warns. Outside a guard the
-    function is as it was. Where a row with `{}` mentions the subject elsewhere too, only the one in place of `{}` is right; in a
-    row without `{}` each mention is, since nothing says which one is meant.
+    Inside a `guard` the column is compared with the padded batches that hold the row, built before or afterwards. Policy
+    "correct" gives the true column of that batch; where it is yet to be built, it is padded on the side for which all its columns
+    are right (a column counted from the row's start: right), and so is every later batch with these rows. A column that is right
+    as it is stays as it is, and so does the side. "fail" raises DriftError, "warn" warns. Outside a guard the function is as it
+    was. Where a row with `{}` mentions the subject elsewhere too, only the one in place of `{}` is right; in a row without `{}` each
+    mention is, and a column beside all of them is never guessed at: DriftError.
+
+    The function may be a coroutine function; it returns a column, a list (tuple, array, tensor) of one for each row, or these
+    nested. Anything else is left alone, and told on leaving. What it pads itself to count by is not taken for the batch.
 
     Args:
         text: the parameter that holds the row or rows; they may hold `{}` in the subject's place. Recognised by name: text,
@@ -155,102 +161,146 @@ def checked_index(
             parameter that says so. Of a parameter named `subtoken`, the values are last, first and first_after_last.
 
     Raises:
-        TypeError: no parameter of such a name (when the function is defined).
+        TypeError: no parameter of such a name, or a generator function (when the function is defined).
     """
 
     def mark(function: _F) -> _F:
-        signature = inspect.signature(function)
-        text_name = _parameter(function, signature, text, _TEXT, "text")
-        subject_name = (
-            None if token == "last" and subject is None else _parameter(function, signature, subject, _SUBJECT, "subject")
-        )
-        if token not in FACT_TOKENS and token not in signature.parameters:
-            raise TypeError(
-                f"{function.__qualname__}: token is {token!r}, neither one of {', '.join(FACT_TOKENS)} nor a parameter"
-            )
-        tokenizer_name = next((name for name in _TOKENIZER if name in signature.parameters), None)
-        where = f"{function.__module__}.{function.__qualname__}"
+        if isinstance(function, (staticmethod, classmethod)):
+            return cast(_F, type(function)(mark(cast(_F, function.__func__))))
+        marked = _Marked(function, text, subject, token)
 
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            value = function(*args, **kwargs)
-            if not contexts.watches.get():
-                return value
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            given = bound.arguments
-            named = given.get(tokenizer_name) if tokenizer_name is not None else None
-            watch = contexts.innermost() if named is None else contexts.watch_of(named)
-            if watch is None:
-                contexts.stranger(where)
-                return value
-            meant = token if token in FACT_TOKENS else _named_token(token, given[token])
-            return _checked(
-                watch, where, given[text_name], None if subject_name is None else given[subject_name], meant, value
-            )
+            with _running():
+                value = function(*args, **kwargs)
+            return marked.answer(value, args, kwargs)
 
-        return cast(_F, checked)
+        @functools.wraps(function)
+        async def checked_later(*args: Any, **kwargs: Any) -> Any:
+            with _running():
+                value = await function(*args, **kwargs)
+            return marked.answer(value, args, kwargs)
+
+        return cast(_F, checked_later if marked.awaited else checked)
 
     return mark if function is None else mark(function)
 
 
-def _parameter(
-    function: Callable[..., Any], signature: inspect.Signature, given: str | None, known: Sequence[str], what: str
-) -> str:
+@contextmanager
+def _running() -> Iterator[None]:
+    """While a marked function runs, what it pads to count by is not the batch."""
+    token = contexts.marked.set(True)
+    try:
+        yield
+    finally:
+        contexts.marked.reset(token)
+
+
+class _Marked:
+    """A function that is marked with `checked_index`, and what its parameters and results mean."""
+
+    def __init__(self, function: Callable[..., Any], text: str | None, subject: str | None, token: str) -> None:
+        if not callable(function):
+            raise TypeError(f"checked_index marks functions, and {function!r} is none")
+        bare: Any = function
+        while isinstance(bare, functools.partial):
+            bare = bare.func
+        name = getattr(bare, "__qualname__", None) or type(bare).__qualname__
+        kinds = [function, getattr(function, "__call__", None)]  # noqa: B004 - what it is, not whether
+        if any(inspect.isgeneratorfunction(kind) or inspect.isasyncgenfunction(kind) for kind in kinds):
+            raise TypeError(f"{name} is a generator function: checked_index marks functions that return columns")
+        self.awaited = any(inspect.iscoroutinefunction(kind) for kind in kinds)
+        self.where = f"{bare.__module__}.{name}"
+        self._signature = signature = inspect.signature(function)
+        self._text = _parameter(name, signature, text, _TEXT, "text")
+        self._subject = (
+            None if token == "last" and subject is None else _parameter(name, signature, subject, _SUBJECT, "subject")
+        )
+        if token not in FACT_TOKENS and token not in signature.parameters:
+            raise TypeError(f"{name}: token is {token!r}, neither one of {', '.join(FACT_TOKENS)} nor a parameter")
+        self._token = token
+        self._tokenizer = next((name for name in _TOKENIZER if name in signature.parameters), None)
+
+    def answer(self, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the function returned, as it is to be."""
+        if not contexts.watches.get():
+            return value
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        named = given.get(self._tokenizer) if self._tokenizer is not None else None
+        watch = contexts.innermost() if named is None else contexts.watch_of(named)
+        if watch is None:
+            contexts.stranger(self.where)
+            return value
+        meant = self._token if self._token in FACT_TOKENS else _named_token(self._token, given[self._token])
+        if meant not in FACT_TOKENS:
+            watch.columns.leave(self.where, f"{self._token}={given[self._token]!r} names no token that is known")
+            return value
+        rows, subjects = given[self._text], None if self._subject is None else given[self._subject]
+        return self._rows(watch, rows, subjects, meant, value)
+
+    def _rows(self, watch: Watch, rows: Any, subjects: Any, meant: str, value: Any) -> Any:
+        one = isinstance(rows, str)
+        texts = [rows] if one else list(rows) if isinstance(rows, (list, tuple)) else []
+        if not texts or not all(isinstance(text, str) for text in texts):
+            watch.columns.leave(self.where, f"{self._text} was no text and no list of texts")
+            return value
+        names = [subjects] * len(texts) if subjects is None or isinstance(subjects, str) else _listed(subjects)
+        values = [value] if one else _listed(value)
+        if len(values) != len(texts) or len(names) != len(texts):
+            watch.columns.leave(self.where, "it was not one column for each row")
+            return value
+        counted = [
+            self._counted(watch, text, name, meant, own) for text, name, own in zip(texts, names, values, strict=True)
+        ]
+        left = len(counted) > 1 and all(counted) and watch.columns.counted_for_left_padding(counted)
+        answers = [watch.checked(mentions, left=left) if mentions else None for mentions in counted]
+        given = [
+            own if answer is None else nested(own, lambda _, answer=answer: answer)  # type: ignore[misc]
+            for own, answer in zip(values, answers, strict=True)
+        ]
+        if one:
+            return given[0]
+        if isinstance(value, (list, tuple)):
+            return like(value, given)
+        flat = (number for own in given for number in numbers(own) if number is not None)
+        return nested(value, lambda _: next(flat))
+
+    def _counted(self, watch: Watch, row: str, subject: Any, meant: str, value: Any) -> list[Counted]:
+        """The column of one row, as that of each mention of its subject that may be meant; none if it is not understood."""
+        columns = set(numbers(value))
+        (own,) = columns if len(columns) == 1 else (None,)
+        if own is None:
+            many = len(columns) > 1 and None not in columns
+            watch.columns.leave(self.where, "it was several columns for one row" if many else "it was no column")
+            return []
+        spans = [(row, 0, len(row))] if subject is None else list(mentions(row, subject)) if isinstance(subject, str) else []
+        if not spans:
+            watch.columns.leave(self.where, f"the subject {subject!r} does not stand in the row {row!r}")
+            return []
+        request = watch.requests.of_row(spans[0][0], subject or "")
+        return [Counted(self.where, text, start, end, len(text), meant, own, own, "", request) for text, start, end in spans]
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list, tuple, array or tensor as a list of what it holds for each row; empty for anything else."""
+    return list(value) if isinstance(value, (list, tuple)) or getattr(value, "shape", None) else []
+
+
+def _parameter(function: str, signature: inspect.Signature, given: str | None, known: Sequence[str], what: str) -> str:
     if given is not None:
         if given not in signature.parameters:
-            raise TypeError(f"{function.__qualname__} has no parameter {given!r}, which {what}= names")
+            raise TypeError(f"{function} has no parameter {given!r}, which {what}= names")
         return given
     found = next((name for name in known if name in signature.parameters), None)
     if found is None:
         raise TypeError(
-            f"{function.__qualname__}: no parameter is known to hold the {what}; name it with @padcheck.checked_index({what}=...)"
+            f"{function}: no parameter is known to hold the {what}; name it with @padcheck.checked_index({what}=...)"
         )
     return found
-
-
-def _checked(watch: Watch, where: str, rows: Any, subjects: Any, meant: str, value: Any) -> Any:
-    """The columns that a marked function returned, as they are to be."""
-    if meant not in FACT_TOKENS:
-        return value
-    if isinstance(rows, str):
-        return _checked_row(watch, where, rows, subjects, meant, value)
-    texts = list(rows)
-    names = [subjects] * len(texts) if subjects is None or isinstance(subjects, str) else list(subjects)
-    if not hasattr(value, "__len__") or len(value) != len(texts) or len(names) != len(texts):
-        return value
-    answers = [
-        _checked_row(watch, where, text, name, meant, own) for text, name, own in zip(texts, names, value, strict=True)
-    ]
-    if isinstance(value, (list, tuple)):
-        return type(value)(answers)
-    flat = _flat(answers)
-    return nested(value, lambda _: next(flat))
-
-
-def _flat(answers: Any) -> Iterator[int]:
-    """The columns of arrays in arrays, one after the other."""
-    for answer in answers:
-        if getattr(answer, "shape", ()):
-            yield from _flat(answer)
-        else:
-            yield int(answer)
 
 
 def _named_token(parameter: str, value: Any) -> str:
     """The fact token that a parameter's value names. A `subtoken` is one of the subject's, and is said without it."""
     return f"subject_{value}" if parameter == "subtoken" else str(value)
-
-
-def _checked_row(watch: Watch, where: str, row: str, subject: str | None, fact_token: str, value: Any) -> Any:
-    spans = [(row, 0, len(row))] if subject is None else list(mentions(row, subject))
-    if not spans:
-        return value
-
-    def one(own: int) -> int:
-        request = watch.requests.of_row(spans[0][0], subject or "")
-        return watch.checked(
-            [Counted(where, text, start, end, len(text), fact_token, own, own, "", request) for text, start, end in spans]
-        )
-
-    return nested(value, one)

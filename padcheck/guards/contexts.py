@@ -28,6 +28,10 @@ ours: ContextVar[bool] = ContextVar("padcheck_ours", default=False)
 """True while a tokenizer works for padcheck, or for itself inside a call that is already seen."""
 
 
+marked: ContextVar[bool] = ContextVar("padcheck_marked", default=False)
+"""True while a function runs that is marked with `checked_index`: what it pads to count by is not the batch."""
+
+
 def watch_of(tokenizer: object) -> Watch | None:
     """The innermost guard that looks after this tokenizer here."""
     for watch in reversed(watches.get()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -206,22 +207,53 @@ _ENTER: dict[str, Callable[[Watch, _Call], Any]] = {
 
 def nested(value: Any, one: Callable[[int], int]) -> Any:
     """`one` applied to every column in `value`: a number, lists of numbers, an array or a tensor; of the same shape and kind."""
-    if isinstance(value, bool) or value is None:
-        return value
     if isinstance(value, (list, tuple)):
-        return type(value)(nested(item, one) for item in value)
-    shape = getattr(value, "shape", None)
-    if shape and hasattr(value, "tolist"):
+        return like(value, [nested(item, one) for item in value])
+    if getattr(value, "shape", None) and hasattr(value, "tolist"):
         made = value.clone() if hasattr(value, "clone") else value.copy()
         for number in range(len(value)):
             made[number] = nested(value[number], one)
         return made
-    try:
-        own = int(value)
-    except (TypeError, ValueError):
+    own = _column(value)
+    if own is None:
         return value
     answer = one(own)
-    return value if answer == own else answer
+    return value if answer == own else _number_like(value, answer)
+
+
+def numbers(value: Any) -> Iterator[int | None]:
+    """Every column in `value`, as `nested` finds them; None for what is none."""
+    if isinstance(value, (list, tuple)) or (getattr(value, "shape", None) and hasattr(value, "tolist")):
+        for item in value:
+            yield from numbers(item)
+    else:
+        yield _column(value)
+
+
+def like(value: Any, items: list[Any]) -> Any:
+    """`items` as a list or tuple of the kind of `value`, a named one among them."""
+    make = getattr(type(value), "_make", type(value))
+    return make(items)
+
+
+def _column(value: Any) -> int | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def _number_like(value: Any, answer: int) -> Any:
+    """A number of the kind of `value`: an int, numpy's, or a tensor or array of no dimension."""
+    if hasattr(value, "clone"):
+        return value.clone().fill_(answer)
+    if type(value).__name__ == "ndarray":
+        made = value.copy()
+        made.fill(answer)
+        return made
+    return answer if type(value) is int else type(value)(answer)
 
 
 def spanned(row: str, subject: str) -> tuple[str, int, int] | None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import copyreg
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from padcheck.guards.contexts import forced_side, ours, watch_of
+from padcheck.guards.generating import GENERATION
 
 if TYPE_CHECKING:
     from padcheck.guards.watching import Watch
@@ -60,11 +62,11 @@ class KeptTokenizer:
 
     def own_side(self) -> Any:
         """The tokenizer's padding side as its attribute says."""
-        return _get_side(self, "padding_side")
+        return _get_side(self.tokenizer, self.own_class, "padding_side")
 
-    def changed(self, name: str, value: Any) -> None:
+    def changed(self, tokenizer: Any, name: str, value: Any) -> None:
         """A side was set. Where nobody guards the tokenizer (another thread), that is how it is to be found afterwards."""
-        if watch_of(self.tokenizer) is None:
+        if tokenizer is self.tokenizer and watch_of(tokenizer) is None:
             for found in (self._found, *self._at_entry.values()):
                 found[name] = value
 
@@ -119,8 +121,10 @@ class Keeper:
             try:
                 if hasattr(watch.model, "modules"):
                     self._model(watch.model).hold(watch)
+                    watch.sees_generation = self._model(watch.model).generate is not None
             except BaseException:
                 self._drop_tokenizer(kept, watch)
+                self._forget(watch.model)
                 raise
             return kept
 
@@ -136,9 +140,17 @@ class Keeper:
                 self._drop_tokenizer(kept, watch)
             model = self._models.get(id(watch.model))
             if model is not None and watch in model.holders:
-                model.drop(watch, aborted=aborted)
-                if not model.holders:
-                    del self._models[id(watch.model)]
+                try:
+                    model.drop(watch, aborted=aborted)
+                finally:
+                    self._forget(watch.model)
+
+    def _forget(self, model: Any) -> None:
+        """Let go of a model that nobody holds any more."""
+        kept = self._models.get(id(model))
+        if kept is not None and not kept.holders:
+            del self._models[id(model)]
+            GENERATION.release(kept.generate)
 
     def _drop_tokenizer(self, kept: KeptTokenizer, watch: Watch) -> None:
         try:
@@ -164,8 +176,13 @@ def _check(tokenizer: Any) -> None:
 
 
 def _seen_class(kept: KeptTokenizer) -> type:
-    """A subclass of the tokenizer's class whose calls and sides go through `kept`."""
+    """A subclass of the tokenizer's class whose calls and sides go through `kept`.
+
+    To call it (`type(tok).from_pretrained(...)`) makes tokenizers of the own class.
+    """
     own = kept.own_class
+    meta = type(own)
+    calling = type(meta.__name__, (meta,), {"__call__": lambda _, *args, **kwargs: own(*args, **kwargs)})
     namespace: dict[str, Any] = {
         "__slots__": (), "__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__,
         "__reduce_ex__": _reducing(own),
@@ -176,7 +193,8 @@ def _seen_class(kept: KeptTokenizer) -> type:
         if hasattr(own, name):
             namespace[name] = _hearing(kept, name, "tokenized")
     namespace["decode"] = _hearing(kept, "decode", "decoded")
-    return type(own)(own.__name__, (own,), namespace)
+    made: type = calling(own.__name__, (own,), namespace)
+    return made
 
 
 def _hearing(kept: KeptTokenizer, name: str, event: str) -> Call:
@@ -190,6 +208,10 @@ def _hearing(kept: KeptTokenizer, name: str, event: str) -> Call:
         try:
             with kept.lock:
                 if watch is None:
+                    if self is kept.tokenizer and pads(name, own, self, args, kwargs)[0]:
+                        who = caller()
+                        for holder in tuple(kept.holders):
+                            holder.record.elsewhere[who] += 1
                     return own(self, *args, **kwargs)
                 return getattr(watch, event)(name, own, args, kwargs)
         finally:
@@ -206,7 +228,7 @@ def _side(kept: KeptTokenizer, name: str) -> property:
         forced = forced_side.get()
         if forced is not None and name == "padding_side" and forced[0] is self:
             return forced[1]
-        return _get_side(kept, name)
+        return _get_side(self, kept.own_class, name)
 
     def put(self: Any, value: Any) -> None:
         inherited = _property_of(kept.own_class, name)
@@ -214,17 +236,17 @@ def _side(kept: KeptTokenizer, name: str) -> property:
             inherited.__set__(self, value)
         else:
             vars(self)[name] = value
-        kept.changed(name, value)
+        kept.changed(self, name, value)
 
     return property(get, put)
 
 
-def _get_side(kept: KeptTokenizer, name: str) -> Any:
-    inherited = _property_of(kept.own_class, name)
+def _get_side(tokenizer: Any, own_class: type, name: str) -> Any:
+    inherited = _property_of(own_class, name)
     if inherited is not None:
-        return inherited.__get__(kept.tokenizer, kept.own_class)
-    own = vars(kept.tokenizer)
-    return own[name] if name in own else getattr(kept.own_class, name)
+        return inherited.__get__(tokenizer, own_class)
+    own = vars(tokenizer)
+    return own[name] if name in own else getattr(own_class, name)
 
 
 def _property_of(kind: type, name: str) -> Any:
@@ -247,6 +269,39 @@ def _reducing(own: type) -> Call:
         return (made[0], arguments, *made[2:])
 
     return reduce
+
+
+# -- its calls -----------------------------------------------------------------------------------------------------------------------
+
+
+def pads(
+    name: str, own: Call, tokenizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[bool, Mapping[str, Any]]:
+    """Whether a call of `_ENCODING` pads, and its arguments by name (all but the first, where they are given by name)."""
+    given = kwargs if len(args) <= 1 else _bound(own, tokenizer, args, kwargs)
+    padding = given.get("padding", name == "pad")
+    return bool(padding) and str(getattr(padding, "value", padding)) != "do_not_pad", given
+
+
+def _bound(own: Call, tokenizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
+    try:
+        return inspect.signature(own).bind_partial(tokenizer, *args, **kwargs).arguments
+    except TypeError:
+        return kwargs
+
+
+def caller() -> str:
+    """`file.py: function` of the code outside padcheck and the tokenizer's library that makes the present call."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and inside(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+    code = frame.f_code
+    return f"{'/'.join(code.co_filename.replace(chr(92), '/').rsplit('/', 2)[-2:])}: {code.co_qualname}"
+
+
+def inside(module: str) -> bool:
+    """Whether a module is padcheck's, or of the tokenizer's library."""
+    return module.partition(".")[0] in ("padcheck", "transformers", "contextlib")
 
 
 # -- a fast tokenizer's backend ----------------------------------------------------------------------------------------------------
@@ -298,6 +353,7 @@ class _KeptModel:
         self.holders: list[Watch] = []
         self._at_entry: dict[int, _Switches] = {}
         self._found = _Switches(model)
+        self.generate = GENERATION.acquire(model)
 
     def hold(self, watch: Watch) -> None:
         self._at_entry[id(watch)] = _Switches(self._model) if self.holders else self._found

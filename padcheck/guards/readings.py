@@ -53,6 +53,11 @@ def truth_alone(counted: Counted, measured: Measured) -> int | None:
     return fact_column(measured, counted.fact_token, counted.end, counted.prompt_end)
 
 
+def alone(truth: int | None, n: int) -> tuple[int, ...]:
+    """The true column of an unpadded row of `n` tokens, counted from its start and from its end."""
+    return () if truth is None else (truth, truth - n)
+
+
 def absent(counted: Counted, measured: Measured) -> bool:
     """Whether the row has no such token: one token holds the subject's end and all that follows in the prompt."""
     if counted.fact_token != "subject_first_after_last":
@@ -74,10 +79,44 @@ class Pair:
     used: Reading | None = None
 
 
-def lookup(
-    counted: Counted, built: Built, number: int, kind: Kind, reader: RowReader, source: str, *, told: bool = False
-) -> Pair:
-    """The position of a counted column in row `number` of a batch. `told`: with its readings, even if it is right."""
+@dataclass(slots=True)
+class Stand:
+    """Where the token that is meant stands in a row of a batch.
+
+    measured  the row as the batch holds it, with or without special tokens
+    truth     its column in the unpadded row; None where that cannot be said
+    gone      whether the row has no such token
+    pads      of the row, in the batch of `width` columns
+    """
+
+    measured: Measured
+    truth: int | None
+    gone: bool
+    pads: int
+    width: int
+
+    @property
+    def known(self) -> bool:
+        return self.truth is not None or self.gone
+
+    def column(self, side: Side) -> int | None:
+        """Its column where the batch is padded on `side`; None where it has none."""
+        if self.truth is None or self.gone or self.truth >= self.width - self.pads:
+            return None
+        return self.truth + (self.pads if side == "left" else 0)
+
+    def moved(self, value: int) -> bool:
+        """Whether a column is another than the true one of the unpadded row."""
+        return value not in alone(self.truth, self.width - self.pads)
+
+    def holds(self, value: int, side: Side) -> bool:
+        """Whether a column is the true one where the batch is padded on `side`."""
+        column = self.column(side)
+        return column is not None and value in (column, column - self.width)
+
+
+def stand(counted: Counted, built: Built, number: int, reader: RowReader) -> Stand:
+    """Where the token that a column is counted for stands in row `number` of a batch."""
     ids = built.ids[number]
     measured = reader.measure(counted.text, counted.start, counted.end, counted.prompt_end)
     whole = fit(ids, measured)
@@ -86,16 +125,22 @@ def lookup(
         if fit(ids, bare) != "other":
             measured, whole = bare, fit(ids, bare)
     truth = truth_alone(counted, measured) if whole != "other" else None
-    gone = absent(counted, measured)
+    return Stand(measured, truth, absent(counted, measured), built.width - len(ids), built.width)
+
+
+def lookup(
+    counted: Counted, built: Built, number: int, kind: Kind, reader: RowReader, source: str, *, told: bool = False
+) -> Pair:
+    """The position of a counted column in row `number` of a batch. `told`: with its readings, even if it is right."""
+    ids = built.ids[number]
+    where = stand(counted, built, number, reader)
+    measured, truth, gone = where.measured, where.truth, where.gone
     width, n = built.width, len(ids)
     pads = width - n
     if truth is None and not gone:
         return Pair(counted.request, False)
-    if not told and not gone and truth is not None and truth < n:
-        asked = truth + (pads if built.asked == "left" else 0)
-        used = truth + (pads if built.used == "left" else 0)
-        if counted.value in (asked, asked - width) and counted.given in (used, used - width):
-            return Pair(counted.request, True)
+    if not told and where.holds(counted.value, built.asked) and where.holds(counted.given, built.used):
+        return Pair(counted.request, True)
     filled = Filled(
         counted.request, counted.text[: counted.start], counted.text[counted.start : counted.end],
         counted.text[counted.end : counted.prompt_end], "", "", counted.request.target_new,

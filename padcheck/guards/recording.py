@@ -66,6 +66,10 @@ class Record:
     unwatched: Counter[str] = field(default_factory=Counter)
     strangers: set[str] = field(default_factory=set)
     """Functions that count columns and were called with another tokenizer than the guarded one."""
+    elsewhere: Counter[str] = field(default_factory=Counter)
+    """Functions that padded batches in a thread or task which has entered no guard of the tokenizer."""
+    unchecked: bool = False
+    """Whether columns were counted that could not be compared with a batch."""
     methods: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -102,7 +106,7 @@ class Record:
         counts.by_cause += Counter(reading.causes[0] for reading in drifting)
 
     def merge(self, other: Record) -> None:
-        """What an inner guard saw."""
+        """What an inner guard saw. What happened `elsewhere` both were told of."""
         for name, (place, counts) in other.sites.items():
             own = self.site(name, place)
             own.merge(counts)
@@ -131,12 +135,14 @@ class Record:
         return sum(counts.unknown for _, counts in self.sites.values())
 
     def outcome(self) -> str:
-        """right: watched, nothing drifted; corrected: all that drifted was; drift: not all; unwatched: nothing was recognised."""
+        """right: watched, nothing drifted; corrected: all that drifted was; drift: not all; unwatched: not all could be watched."""
         if self.strangers or (self.padded_calls and not self.sites):
             return "unwatched"
-        if not self.drifting:
-            return "right"
-        return "corrected" if self.corrected == self.drifting else "drift"
+        if self.drifting != self.corrected:
+            return "drift"
+        if self.elsewhere or self.unchecked:
+            return "unwatched"
+        return "corrected" if self.drifting else "right"
 
     def as_dict(self) -> dict[str, Any]:
         """The parts of the report that count."""

@@ -144,7 +144,14 @@ class Redirections:
             function = found.function
             if function in self._redirected or inspect.iscoroutinefunction(function):
                 continue
-            ready = _Ready(function, function.__code__, _stubbed(found), found.holder, found.name, found.holder[found.name])
+            ready = _Ready(
+                function,
+                function.__code__,
+                stubbed(function, found.make),
+                found.holder,
+                found.name,
+                found.holder[found.name],
+            )
             self._redirect(ready)
             functions.append(ready)
         self._found[name] = weakref.ref(module), functions
@@ -154,13 +161,13 @@ class Redirections:
         ready.function.__code__ = ready.stub
 
 
-def _stubbed(found: Found) -> CodeType:
-    """The code that calls the handler in a function's place."""
-    function, own = found.function, found.function.__code__
+def stubbed(function: FunctionType, make: Callable[[FunctionType], Handler]) -> CodeType:
+    """The code that calls the handler in a function's place. `make`: the handler of the function as it was."""
+    own = function.__code__
     original = FunctionType(own, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
     original.__kwdefaults__ = function.__kwdefaults__
     original.__qualname__ = function.__qualname__
-    handler = found.make(original)
+    handler = make(original)
     template = _stub.__code__
     return template.replace(
         co_consts=tuple(handler if const == _PLACE else const for const in template.co_consts),

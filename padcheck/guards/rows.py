@@ -77,6 +77,7 @@ class Built:
     texts   the rows' texts, None where the tokenizer was given ids
     asked   the side that it would have without the guard
     used    the side that it has
+    caller  who built it, for people
     """
 
     texts: Sequence[str] | None
@@ -84,6 +85,7 @@ class Built:
     asked: Side
     used: Side
     pad_id: int | None = None
+    caller: str = ""
     _ids: list[list[int]] | None = field(default=None)
     _width: int = 0
 
@@ -104,14 +106,23 @@ class Built:
     def padded(self) -> bool:
         return any(len(row) < self.width for row in self.ids)
 
+    def settle(self) -> None:
+        """Keep the tokens, and let go of what the tokenizer gave."""
+        self._read()
+        self.result = None
+
     def side_of_pads(self) -> Side | None:
         """The side on which its pads really stand; None if it has none."""
-        for mask in _lists(_get(self.result, "attention_mask")):
+        for mask in lists(_get(self.result, "attention_mask")):
             if mask and not mask[0]:
                 return "left"
             if mask and not mask[-1]:
                 return "right"
         return None
+
+    def padded_ids(self) -> list[list[int]]:
+        """The rows as they stand in the batch, pads and all."""
+        return lists(_get(self.result, "input_ids"))
 
     def rows_of(self, text: str, reader: RowReader) -> list[int]:
         """The rows that are this text: by the texts that the tokenizer was given, else by their tokens."""
@@ -123,8 +134,8 @@ class Built:
     def _read(self) -> None:
         if self._ids is not None:
             return
-        rows = _lists(_get(self.result, "input_ids"))
-        masks = _lists(_get(self.result, "attention_mask")) or [self._mask(row) for row in rows]
+        rows = lists(_get(self.result, "input_ids"))
+        masks = lists(_get(self.result, "attention_mask")) or [self._mask(row) for row in rows]
         self._ids = [
             [token for token, real in zip(row, mask, strict=True) if real] for row, mask in zip(rows, masks, strict=True)
         ]
@@ -144,7 +155,7 @@ def _get(result: Any, key: str) -> Any:
     return result if key == "input_ids" else None  # `encode` gives the ids alone
 
 
-def _lists(value: Any) -> list[list[int]]:
+def lists(value: Any) -> list[list[int]]:
     """Ids or masks of one or more rows as lists, whatever holds them."""
     if value is None:
         return []

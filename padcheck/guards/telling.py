@@ -17,19 +17,32 @@ _SHOWN = 3
 
 CORRECT = 'padcheck.guard(tokenizer, policy="correct") makes it right, or stops and says why it cannot.'
 
+CORRECT_COLUMNS = (
+    'padcheck.guard(tokenizer, model=model, policy="correct") pads the batch on the side that its columns need, or exchanges them, or '
+    "stops and says why it cannot. A batch that the model is to generate behind has to stay padded on the left: take its columns from "
+    'padcheck.locate(..., padding_side="left").'
+)
+"""For functions that are marked with `checked_index`: what their batches are used for is not known."""
 
-def drift_error(where: str, drifting: Sequence[Reading], checked: int, remedy: str) -> DriftError:
-    """The error for positions that drift at `where`."""
-    return DriftError(told(where, drifting, checked, remedy), tuple(record(reading) for reading in drifting))
+
+def drift_error(where: str, drifting: Sequence[Reading], checked: int, remedy: str, rows: int | None = None) -> DriftError:
+    """The error for positions that drift at `where`. `rows`: see `told`."""
+    return DriftError(told(where, drifting, checked, remedy, rows), tuple(record(reading) for reading in drifting))
 
 
-def told(where: str, drifting: Sequence[Reading], checked: int, remedy: str) -> str:
-    """The sentence, the rows and the remedy."""
+def told(where: str, drifting: Sequence[Reading], checked: int, remedy: str, rows: int | None = None) -> str:
+    """The sentence, the rows and the remedy. `rows`: of the batch, where it is no request's, and its rows are told by number."""
     lines = [f"{where}: {sentence(drifting, checked)}"]
     lines.append(strips.LEGEND)
-    lines += [render_row(row_view(reading)) for reading in worst(drifting)[:_SHOWN]]
+    lines += [_row(reading, rows) for reading in worst(drifting)[:_SHOWN]]
     more = pages((reading.kind, cause) for reading in drifting for cause in reading.causes)
     return "\n\n".join([*lines, *filter(None, (remedy, more))])
+
+
+def _row(reading: Reading, rows: int | None) -> str:
+    view = row_view(reading)
+    shown = render_row(view)
+    return shown if rows is None else shown.replace(strips.title(view), f"row {view.row} of a batch of {rows}", 1)
 
 
 def sentence(drifting: Sequence[Reading], checked: int) -> str:

@@ -8,14 +8,15 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any, Literal
 
 from padcheck.correcting import right_head
 from padcheck.guards import contexts, telling
+from padcheck.guards.columns import Columns, in_row
 from padcheck.guards.errors import DriftError, DriftWarning
-from padcheck.guards.keeping import KEEPER, KeptTokenizer
+from padcheck.guards.keeping import KEEPER, KeptTokenizer, caller, inside, pads
 from padcheck.guards.matching import Place
 from padcheck.guards.obeying import Corrections
 from padcheck.guards.readings import Counted, Pair, Target, absent, continuation, label, lookup, truth_alone
@@ -31,9 +32,6 @@ from padcheck.renderers.wording import plural
 from padcheck.sources.requests import Request
 
 Policy = Literal["correct", "fail", "warn"]
-
-_RECENT = 16
-"""Padded batches that a `checked_index` function which comes after its batch may look back on."""
 
 
 @dataclass(slots=True, eq=False)
@@ -83,13 +81,14 @@ class Watch:
         self.open = True
         self.record = Record()
         self.requests = Requests()
+        self.sees_generation = False
         self._pending: dict[str, deque[Counted]] = {}
-        self._checked: list[Counted] = []
-        self._recent: deque[Built] = deque(maxlen=_RECENT)
         self._warned: set[tuple[str, ...]] = set()
         self.kept: KeptTokenizer = KEEPER.hold(self)
         try:
             self.rows = RowReader(self.kept)
+            around = self._around()
+            self.columns: Columns = Columns(self.rows) if around is None else around.columns
             self._about = _about(self.kept)
         except BaseException:
             KEEPER.drop(self, aborted=True)
@@ -103,18 +102,29 @@ class Watch:
             return
         self.open = False
         KEEPER.drop(self, aborted=aborted)
-        for outer in reversed(self.outer):
-            if outer.tokenizer is self.tokenizer and outer.open:
-                outer.record.merge(self.record)
-                break
+        around = self._around()
+        if around is None:
+            unchecked = list(self.columns.unchecked())
+            self.record.unchecked = bool(unchecked)
+            left = [*self._unwatched(), *unchecked, *self._unpassed()]
+            if not self.sees_generation:
+                left += self.columns.turned_unseen()
+        else:  # which says the rest
+            around.record.merge(self.record)
+            left = list(self._unpassed())
         if aborted:
             return
-        for text in self._unwatched():
-            self.record.notes.append(text)
+        self.record.notes += left
+        for text in left:
             warnings.warn(text, DriftWarning, stacklevel=_outside())
 
+    def _around(self) -> Watch | None:
+        """The guard of this tokenizer around this one."""
+        outer = (watch for watch in reversed(self.outer) if watch.open)
+        return next((watch for watch in outer if watch.tokenizer is self.tokenizer), None)
+
     def _unwatched(self) -> Iterator[str]:
-        if self.record.padded_calls and not self.record.sites and not self.record.strangers:
+        if self.record.padded_calls and not self.record.sites and not self.record.strangers and not self.columns.any:
             callers = ", ".join(name for name, _ in self.record.unwatched.most_common(3))
             yield (
                 f"padcheck.guard saw {plural(self.record.padded_calls, 'padded call')} ({callers}), but no function that it knows to count "
@@ -126,16 +136,26 @@ class Watch:
                 f"padcheck.guard: {', '.join(sorted(self.record.strangers)[:3])} ran with another tokenizer than the guarded one: not "
                 "checked. Guard the tokenizer that the editor uses (BaseEditor's is editor.tok)."
             )
-        left = [counted for waiting in self._pending.values() for counted in waiting] + self._checked
-        if left:
+        if self.record.elsewhere:
+            callers = ", ".join(name for name, _ in self.record.elsewhere.most_common(3))
             yield (
-                f"padcheck.guard: {plural(len(left), 'column')} counted by {left[0].where} (for example in {left[0].text!r}) for rows that "
-                "no batch of this tokenizer held: not checked."
+                f"padcheck.guard: {plural(self.record.elsewhere.total(), 'padded call')} of the guarded tokenizer ({callers}) came from a "
+                "thread or task that has not entered the guard: not checked. Enter it there, or run the function in "
+                "contextvars.copy_context()."
             )
         if self.record.unknown:
             yield (
                 f"padcheck.guard: {plural(self.record.unknown, 'position')} could not be checked: neither the tokenizer's offsets nor "
                 "decoding can be trusted there, or the row is not what the editor's variables say."
+            )
+
+    def _unpassed(self) -> Iterator[str]:
+        """Columns that a framework's function counted, and that nobody read."""
+        left = [counted for waiting in self._pending.values() for counted in waiting]
+        if left:
+            yield (
+                f"padcheck.guard: {plural(len(left), 'column')} counted by {left[0].where} (for example in {left[0].text!r}) for rows that "
+                "no batch of this tokenizer held: not checked."
             )
 
     def report(self) -> dict[str, Any]:
@@ -155,32 +175,56 @@ class Watch:
 
     def tokenized(self, name: str, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call that encodes or pads."""
-        given = kwargs if len(args) <= 1 else _bound(own, self.tokenizer, args, kwargs)
+        padded, given = pads(name, own, self.tokenizer, args, kwargs)
         here = self.here()
-        padding = given.get("padding", name == "pad")
-        padded = bool(padding) and str(getattr(padding, "value", padding)) != "do_not_pad"
         one_row = here is not None and _takes_one_row(here.place.site) and given.get("return_tensors") is not None
-        if not padded and not one_row:
+        known = None if here is None or (here.place.site.kind == "edits" and here.side is None) else here
+        if not (padded or one_row) or (known is None and contexts.marked.get()):
             return own(self.tokenizer, *args, **kwargs)
         texts = _texts(args[0] if args else given.get("text", given.get("batch_text_or_text_pairs")))
         asked: Side = given.get("padding_side") or self.kept.own_side()
-        wanted = self._wanted(here, texts)
+        pad_id = getattr(self.tokenizer, "pad_token_id", None)
+        if padded:
+            self.record.padded_calls += 1
+        if known is None:
+            return self._free(name, own, args, kwargs, texts, asked, pad_id)
+        wanted = self._wanted(known)
         used = asked
         if self.policy == "correct" and wanted is not None and wanted != asked:
             used = wanted
             result = self._on_side(wanted, own, args, kwargs)
         else:
             result = own(self.tokenizer, *args, **kwargs)
-        built = Built(texts, result, asked, used, getattr(self.tokenizer, "pad_token_id", None))
-        if used != asked and built.side_of_pads() not in (None, used):
+        built = Built(texts, result, asked, used, pad_id)
+        self._obeyed(_named(known), built)
+        self._seen(known, built, padded)
+        return result
+
+    def _free(
+        self, name: str, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], texts: list[str] | None,
+        asked: Side, pad_id: int | None,
+    ) -> Any:  # fmt: skip
+        """A batch of no known call site: columns of functions that are marked with `checked_index` may be read in it."""
+        again = _kept_whole(name, args, kwargs)
+        result = own(self.tokenizer, *args, **kwargs)
+        built = Built(texts, result, asked, asked, pad_id, caller())
+        if self.policy == "correct":
+            side = self.columns.side_for(self, built)
+            if side != asked:
+                result = self._on_side(side, own, *again)
+                built = Built(texts, result, asked, side, pad_id, built.caller)
+                self._obeyed("a function marked with checked_index", built)
+                self.columns.turned(built)
+        if not self.columns.built(self, built):
+            self.record.unwatched[built.caller] += 1
+        return result
+
+    def _obeyed(self, who: str, built: Built) -> None:
+        if built.used != built.asked and built.side_of_pads() not in (None, built.used):
             raise DriftError(
-                f"{_named(here)} needs {used} padding, and this tokenizer ({type(self.tokenizer).__name__}) pads on the {asked} "
+                f"{who} needs {built.used} padding, and this tokenizer ({type(self.tokenizer).__name__}) pads on the {built.asked} "
                 "whatever it is told."
             )
-        if padded:
-            self.record.padded_calls += 1
-        self._seen(here, built, padded)
-        return result
 
     def decoded(self, name: str, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of `decode`: at a site that appends the target's ids but the last, decoded, the text must give these ids."""
@@ -214,20 +258,13 @@ class Watch:
             found = right_head(Prepared(filled, target, len(target), text), self.rows.reader)
         return text if found is None else found
 
-    def _wanted(self, here: Entered | None, texts: Sequence[str] | None) -> Side | None:
-        """The side that the batch of the present call needs; None if it may be either."""
-        if here is not None and here.place.site.kind in ("pads", "reads", "generates"):
+    def _wanted(self, here: Entered) -> Side | None:
+        """The side that the batch of a call site needs; None if it may be either."""
+        if here.place.site.kind in ("pads", "reads", "generates"):
             if here.place.site.unless is not None and self.variables(here).get(here.place.site.unless):
                 return None
             return self.corrections.side if self.corrections is not None else here.place.site.side
-        if here is not None and here.side is not None:
-            return here.side
-        sides = {side_of(counted.value) for counted in self._checked if _held(counted.text, texts or ())}
-        if len(sides) > 1:
-            raise DriftError(
-                "Columns counted from the row's start and from its end are read in one batch: no padding side is right for both."
-            )
-        return next(iter(sides), None)
+        return here.side
 
     def _on_side(self, side: Side, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if kwargs.get("padding_side") is not None:
@@ -246,14 +283,8 @@ class Watch:
 
     # -- batches -------------------------------------------------------------------------------------------------------------------
 
-    def _seen(self, here: Entered | None, built: Built, padded: bool) -> None:
-        kind = here.place.site.kind if here is not None else None
-        if here is None or kind == "edits":
-            if here is not None and here.side is not None:
-                self.record.called(here.place.name, here.place, built.asked, built.used)
-            elif not self._late(built):
-                self.record.unwatched[_caller()] += 1
-            return
+    def _seen(self, here: Entered, built: Built, padded: bool) -> None:
+        kind = here.place.site.kind
         self.record.called(here.place.name, here.place, built.asked, built.used)
         if kind == "pads":
             here.built = built
@@ -315,23 +346,6 @@ class Watch:
         ]
         self.judge(here.place.name, here.place, pairs)
 
-    def _late(self, built: Built) -> bool:
-        """Columns of functions marked with `checked_index`, whose batch this is."""
-        self._recent.append(built)
-        pairs: dict[str, list[Pair]] = {}
-        left = []
-        for counted in self._checked:
-            rows = self._rows_of(counted.text, built)
-            for number in rows:
-                pairs.setdefault(counted.where, []).append(self._lookup(counted, built, number, "lookup", counted.where))
-            if not rows:
-                left.append(counted)
-        self._checked = left
-        for where, found in pairs.items():
-            self.record.called(where, None, built.asked, built.used)
-            self.judge(where, None, found)
-        return bool(pairs)
-
     # -- columns -------------------------------------------------------------------------------------------------------------------
 
     def counted(self, counted: Counted) -> int:
@@ -350,27 +364,14 @@ class Watch:
             self._pending.setdefault(counted.text, deque()).append(counted)
         return counted.given
 
-    def checked(self, candidates: Sequence[Counted]) -> int:
+    def checked(self, mentions: Sequence[Counted], *, left: bool = False) -> int:
         """A column was counted by a function that is marked with `checked_index`: what it is to be instead.
 
-        `candidates`: the column as that of each mention of the subject that may be meant; the first if it is none of them.
+        `mentions`: the column as that of each mention of the subject that may be meant; `left`: it is one of several that are
+        true in a batch padded on the left.
         """
-        for built in reversed(self._recent):
-            rows = self._rows_of(candidates[0].text, built)
-            if rows:
-                pairs = [(one, self._lookup(one, built, rows[0], "lookup", one.where)) for one in candidates]
-                counted, pair = min(pairs, key=lambda found: _off(found[1]))
-                if self.policy == "correct" and pair.asked is not None and pair.asked.truth is not None:
-                    counted.given = pair.asked.truth
-                    pair = self._lookup(counted, built, rows[0], "lookup", counted.where)
-                self.record.called(counted.where, None, built.asked, built.used)
-                self.judge(counted.where, None, [pair])
-                return counted.given
-        side = side_of(candidates[0].value)
-        counted = next((one for one in candidates if self.correct(one, side) == one.value), candidates[0])
-        counted.given = self.correct(counted, side) if self.policy == "correct" else counted.value
-        self._checked.append(counted)
-        return counted.given
+        with self.kept.lock:
+            return self.columns.count(self, mentions, left=left)
 
     def correct(self, counted: Counted, side: Side) -> int:
         """The true column for a batch that is padded on `side`; the value as it is where it is that, or nothing can be said."""
@@ -408,18 +409,23 @@ class Watch:
         """The side that the batch will have in which a column is read."""
         return self.corrections.side if self.corrections is not None else counted.side
 
-    def _rows_of(self, text: str, built: Built) -> list[int]:
-        return built.rows_of(text, self.rows) if built.texts is None else _held(text, built.texts)
+    def lookup(self, counted: Counted, built: Built, number: int) -> Pair:
+        """The position of a column that a marked function counted, in row `number` of a batch."""
+        return self._lookup(counted, built, number, "lookup", counted.where)
 
     def _lookup(self, counted: Counted, built: Built, number: int, kind: Kind, source: str) -> Pair:
-        if built.texts is not None and built.texts[number] != counted.text:
-            counted = replace(counted, text=built.texts[number])  # the row goes on behind the prompt
+        counted = in_row(counted, built, number)
         return lookup(counted, built, number, kind, self.rows, source, told=self.corrections is not None)
 
     # -- judging -------------------------------------------------------------------------------------------------------------------
 
-    def judge(self, where: str, place: Place | None, pairs: Sequence[Pair]) -> None:
-        """Count the positions, and do what the policy says about those that drift."""
+    def judge(
+        self, where: str, place: Place | None, pairs: Sequence[Pair], *, rows: int | None = None, remedy: str | None = None
+    ) -> None:
+        """Count the positions, and do what the policy says about those that drift.
+
+        For columns of marked functions (`place` is None): `rows` of their batch, and what else can be done about them.
+        """
         if not pairs:
             return
         for pair in pairs:
@@ -430,22 +436,26 @@ class Watch:
                 self.corrections.check(pairs, title)
             left = [pair.used for pair in pairs if pair.used is not None and pair.used.causes]
             if left:
-                remedy = "No padding side and no column makes this right: the editor's own code has to change."
-                raise telling.drift_error(title, left, len(pairs), remedy)
+                otherwise = "No padding side and no column makes this right: the editor's own code has to change."
+                raise telling.drift_error(title, left, len(pairs), remedy or otherwise, rows)
             return
         drifting = [pair.asked for pair in pairs if pair.asked is not None and pair.asked.causes]
         if not drifting:
             return
+        correct = telling.CORRECT if place is not None else telling.CORRECT_COLUMNS
+        what = " ".join(filter(None, (remedy, correct)))
         if self.policy == "fail":
-            raise telling.drift_error(title, drifting, len(pairs), telling.CORRECT)
-        self.warn(title, drifting, len(pairs))
+            raise telling.drift_error(title, drifting, len(pairs), what, rows)
+        self.warn(title, drifting, len(pairs), what, rows)
 
-    def warn(self, title: str, drifting: Sequence[Reading], checked: int) -> None:
+    def warn(
+        self, title: str, drifting: Sequence[Reading], checked: int, remedy: str = telling.CORRECT, rows: int | None = None
+    ) -> None:
         """Once for each cause and place."""
         fresh = [reading for reading in drifting if (title, *reading.causes) not in self._warned]
         self._warned.update((title, *reading.causes) for reading in drifting)
         if fresh:
-            warnings.warn(telling.told(title, fresh, checked, telling.CORRECT), DriftWarning, stacklevel=_outside())
+            warnings.warn(telling.told(title, fresh, checked, remedy, rows), DriftWarning, stacklevel=_outside())
 
     # -- call sites ------------------------------------------------------------------------------------------------------------------
 
@@ -495,27 +505,9 @@ def _takes_one_row(site: Site) -> bool:
     return site.kind == "pads" and site.target is None
 
 
-def side_of(value: int) -> Side:
-    """The side on which a column of this sign is right."""
-    return "right" if value >= 0 else "left"
-
-
 def _real(encoded: Any) -> list[int]:
     pairs = zip(encoded.ids, encoded.special_tokens_mask, strict=True)
     return [token for token, special in pairs if not special]
-
-
-def _off(pair: Pair) -> int:
-    """0 for a column that is right, 1 for one that only the padding puts wrong, 2 for any other."""
-    if pair.asked is None or not pair.asked.causes:
-        return 0
-    return 1 if set(pair.asked.causes) <= {"pads", "sign"} else 2
-
-
-def _held(text: str, texts: Sequence[str]) -> list[int]:
-    """The rows that are this text; else those that begin with it (a prompt, where the rows end in a target)."""
-    same = [number for number, row in enumerate(texts) if row == text]
-    return same or [number for number, row in enumerate(texts) if row.startswith(text)]
 
 
 def _texts(value: Any) -> list[str] | None:
@@ -527,36 +519,27 @@ def _texts(value: Any) -> list[str] | None:
     return None
 
 
-def _bound(own: Callable[..., Any], tokenizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
-    try:
-        return inspect.signature(own).bind_partial(tokenizer, *args, **kwargs).arguments
-    except TypeError:
-        return kwargs
+def _kept_whole(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments for a second call: `pad` changes a single row in place."""
+    if name != "pad":
+        return args, kwargs
+    given = args[0] if args else kwargs.get("encoded_inputs")
+    if not isinstance(given, Mapping):
+        return args, kwargs
+    whole = {**given}
+    return ((whole, *args[1:]), kwargs) if args else (args, {**kwargs, "encoded_inputs": whole})
 
 
-def _named(here: Entered | None) -> str:
-    return "a function marked with checked_index" if here is None else f"{here.place.editor.title}, {here.place.name},"
-
-
-def _caller() -> str:
-    """`file.py: function` of the code outside padcheck and the tokenizer's library that makes the present call."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and _inside(frame.f_globals.get("__name__", "")):
-        frame = frame.f_back
-    code = frame.f_code
-    return f"{'/'.join(code.co_filename.replace(chr(92), '/').rsplit('/', 2)[-2:])}: {code.co_qualname}"
+def _named(here: Entered) -> str:
+    return f"{here.place.editor.title}, {here.place.name},"
 
 
 def _outside() -> int:
     """The stack level of the user's code, for warnings."""
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and _inside(frame.f_globals.get("__name__", "")):
+    while frame.f_back is not None and inside(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back
     return level
-
-
-def _inside(module: str) -> bool:
-    return module.partition(".")[0] in ("padcheck", "transformers", "contextlib")
 
 
 def _about(kept: KeptTokenizer) -> dict[str, Any]:

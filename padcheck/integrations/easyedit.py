@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import os
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from padcheck.correcting import atomic
 from padcheck.guarding import guard
+from padcheck.guards.errors import DriftWarning
 from padcheck.guards.recording import VERSION, tool, versions
 from padcheck.guards.watching import Policy, Watch
+from padcheck.sources.reading import SourceError
 
 RUNS = ("edit", "batch_edit", "edit_requests", "normal_edit", "generate_edit")
 """The methods of BaseEditor that edit (easyeditor/editors/editor.py:196-628)."""
@@ -52,6 +57,9 @@ class GuardedEditor:
 
     def __delattr__(self, name: str) -> None:
         delattr(self._editor, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, tuple(getattr(self, name) for name in ("_editor", "_policy", "_corrections", "_report", "_runs"))
 
     def __repr__(self) -> str:
         return f"guarded({self._editor!r}, policy={self._policy!r})"
@@ -93,10 +101,41 @@ class GuardedEditor:
                 **{key: value for key, value in watch.report().items() if key not in ("version", "tool", "versions")},
             }
         )
-        if self._report is not None:
+        if self._report is None:
+            return
+        try:
             with atomic(self._report) as handle:
-                json.dump(self.padcheck_report, handle, ensure_ascii=False, indent=1)
+                json.dump(self.padcheck_report, handle, ensure_ascii=False, indent=1, default=str)
                 handle.write("\n")
+        except (OSError, SourceError, ValueError) as error:
+            # What the edit gave, or the error that stopped it, counts for more than the report.
+            text = f"the report of this run was not written: {error} It is in editor.padcheck_report."
+            if stopped is None:
+                warnings.warn(text, DriftWarning, stacklevel=3)
+                return
+            with contextlib.suppress(DriftWarning):
+                warnings.warn(text, DriftWarning, stacklevel=3)
+
+
+def _restored(
+    editor: Any, policy: Policy, corrections: str | Path | None, report: Path | None, runs: list[dict[str, Any]]
+) -> GuardedEditor:
+    """A copy or a pickle of a guarded editor."""
+    made = GuardedEditor(editor, policy, corrections, report)
+    made._runs = runs
+    return made
+
+
+def _writable(report: str | Path) -> None:
+    """Raises ValueError where a report cannot be written: now, not after the edit."""
+    path = Path(report)
+    folder = path.resolve().parent
+    if path.is_dir():
+        raise ValueError(f"report={path.as_posix()!r} is a folder; name a file in it")
+    if not folder.is_dir():
+        raise ValueError(f"report={path.as_posix()!r}: there is no folder {folder.as_posix()}; make it first")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"report={path.as_posix()!r}: the folder {folder.as_posix()} cannot be written to")
 
 
 def guarded(
@@ -122,9 +161,12 @@ def guarded(
 
     Raises:
         TypeError: `editor` has no `tok`, or it is no tokenizer of transformers (when it edits).
-        ValueError: as for `padcheck.guard`.
+        ValueError: as for `padcheck.guard`; the report cannot be written where `report` says. If that fails later, after a run,
+            it is a DriftWarning.
     """
     if not hasattr(editor, "tok") or not hasattr(editor, "edit"):
         raise TypeError(f"guarded() needs a BaseEditor, with its tokenizer as .tok, and {type(editor).__qualname__} is none")
+    if report is not None:
+        _writable(report)
     guard(editor.tok, policy=policy, corrections=corrections)  # says now what is wrong with policy and corrections
     return GuardedEditor(editor, policy, corrections, report)

@@ -13,6 +13,8 @@ from tests.guarding.kit import token_of, tokenizer
 PROMPTS = ["The Eiffel Tower is in", "The mother tongue of Danielle Darrieux, who lives by the river, is", "Lyon is"]
 SUBJECTS = ["Eiffel Tower", "Danielle Darrieux", "Lyon"]
 
+pytestmark = pytest.mark.filterwarnings("ignore:padcheck.guard padded:padcheck.DriftWarning")
+
 
 @padcheck.checked_index
 def find(tok: Any, prompt: str, subject: str) -> int:
@@ -193,7 +195,7 @@ def test_columns_of_both_signs_in_one_batch() -> None:
 
     def both() -> None:
         find(tok, PROMPTS[0], SUBJECTS[0])
-        find_last(PROMPTS[1])
+        find_last(PROMPTS[2])
         tok(PROMPTS, padding=True)
 
     with pytest.raises(DriftError, match="no padding side is right for both"), padcheck.guard(tok):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import padcheck
-from padcheck import DriftError
+from padcheck import DriftError, DriftWarning
 from padcheck.integrations.easyedit import guarded
 from tests.guarding.foreign.house.editors.editor import BaseEditor
 from tests.guarding.foreign.house.tape import Tape
@@ -126,6 +128,56 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         guarded(editor_of(), policy="mend")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cannot be read"):
         guarded(editor_of(), corrections=tmp_path / "none.json")
+
+
+class Plain:
+    """An editor whose runs end at once, with `answer` or, if it is an error, by it."""
+
+    alg_name = "ROME"
+    model = None
+
+    def __init__(self, answer: Any) -> None:
+        self.tok = tokenizer()
+        self.answer = answer
+
+    def edit(self) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def test_a_place_where_no_report_can_be_written_is_said_before_the_run(tmp_path: Path) -> None:
+    for path, why in ((tmp_path / "none" / "run.json", "no folder"), (tmp_path, "is a folder")):
+        with pytest.raises(ValueError, match=why):
+            guarded(Plain(1), report=path)
+
+
+def test_a_report_that_cannot_be_written_costs_no_edit(tmp_path: Path) -> None:
+    """The folder goes away while the edit runs. Neither its result nor its error is lost, even where warnings are errors."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    fine, broken = Plain("metrics"), Plain(ValueError("the real error"))
+    mine = guarded(fine, report=folder / "run.json")
+    other = guarded(broken, report=folder / "run.json")
+    folder.rmdir()
+    with pytest.warns(DriftWarning, match="was not written"):
+        assert mine.edit() == "metrics"
+    assert len(mine.padcheck_report["runs"]) == 1
+    for action in ("error", "ignore"):
+        with warnings.catch_warnings():
+            warnings.simplefilter(action)  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="the real error"):
+                other.edit()
+
+
+def test_it_can_be_pickled() -> None:
+    mine = guarded(Plain("metrics"), policy="fail")
+    mine.edit()
+    for made in (pickle.loads(pickle.dumps(mine)), copy.deepcopy(mine)):
+        assert made.edit() == "metrics"
+        assert [run["policy"] for run in made.padcheck_report["runs"]] == ["fail", "fail"]
+        assert made.tok is not mine.tok
+    assert len(mine.padcheck_report["runs"]) == 1
 
 
 @pytest.mark.parametrize("policy", ["correct", "warn"])

@@ -174,6 +174,54 @@ def test_copies_and_pickles_made_inside_are_ordinary() -> None:
     assert saved == repr(tok)
 
 
+def test_tokenizers_made_by_the_class_inside_are_ordinary(tmp_path: Any) -> None:
+    """`type(tok)` inside is a class made for it: what is made by it must not stay bound to the guarded tokenizer."""
+    tok = tokenizer(side="left")
+    own = type(tok)
+    tok.save_pretrained(tmp_path)
+    with padcheck.guard(tok):
+        made = [type(tok).from_pretrained(tmp_path), tok.train_new_from_iterator(["a b c d"] * 20, 300)]
+        raw = type(tok).__new__(type(tok))
+        raw.__dict__.update(copy.deepcopy(made[0]).__dict__)
+        for one in (*made, raw):
+            one.padding_side = "right"
+            assert one.padding_side == "right"
+        assert tok.padding_side == "left"
+    assert {type(one) for one in made} == {own}
+    for one in (*made, raw):
+        one.pad_token = one.eos_token
+        assert one.padding_side == "right"
+        assert one(["a b c d", "a"], padding=True)["attention_mask"][1][-1] == 0
+        one.padding_side = "left"
+        assert one(["a b c d", "a"], padding=True)["attention_mask"][1][0] == 0
+    assert tok.padding_side == "left"
+
+
+@pytest.mark.filterwarnings("default::padcheck.DriftWarning")
+def test_padding_where_the_guard_was_not_entered_is_said() -> None:
+    tok = tokenizer(side="left")
+    texts = ["a b c d", "a"]
+
+    def work() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(lambda: tok(texts, padding=True)["attention_mask"][1][0]).result() == 0
+            pool.submit(lambda: tok(texts)).result()
+
+    with pytest.warns(DriftWarning, match="has not entered the guard"), padcheck.guard(tok) as watch:
+        work()
+    assert watch.report()["outcome"] == "unwatched"
+    assert "1 padded call" in watch.report()["notes"][0]
+    guard = padcheck.guard(tok)
+    copy_context().run(guard.__enter__)
+    tok(texts, padding=True)
+    with pytest.warns(DriftWarning, match="has not entered the guard"):
+        guard.__exit__(None, None, None)
+    with warnings.catch_warnings(record=True) as caught, padcheck.guard(tok), ThreadPoolExecutor(1) as pool:
+        warnings.simplefilter("always")
+        pool.submit(copy_context().run, lambda: tok(texts, padding=True)).result()
+    assert not [one for one in caught if "has not entered" in str(one.message)]
+
+
 def test_saving_inside(tmp_path: Any) -> None:
     tok = tokenizer(side="right")
     tok.save_pretrained(tmp_path / "plain")
