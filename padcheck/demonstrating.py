@@ -18,7 +18,7 @@ import click
 from padcheck.diagnostics import Place
 from padcheck.preflighting import preflight
 from padcheck.reports import PreflightReport
-from padcheck.resources import shipped_dir
+from padcheck.resources import install, shipped_dir
 
 _STEPS = (
     (
@@ -39,9 +39,7 @@ _PROVEN = (
     f"{_EDITS} edits of a small Llama that padcheck brings along, made for real: right, and on left-padded batches as the editors "
     "make them."
 )
-_WITHOUT = (
-    "What this does to a real edit:  pip install 'padcheck[edit]', and run padcheck demo again: it then edits a small model."
-)
+_WITHOUT = "What this does to a real edit:  {}, and run padcheck demo again: it then edits a small model."
 
 
 def run_step(hparams: str, max_rows: int = 2) -> PreflightReport:
@@ -86,7 +84,7 @@ def demonstrate(*, color: bool, width: int, html: Path | None = None) -> int:
             "Now yours:  padcheck preflight HPARAMS --requests FILE --tokenizer DIR, then padcheck verify HPARAMS --model DIR"
         )
     else:
-        click.echo(_WITHOUT)
+        click.echo(_WITHOUT.format(install("edit")))
         click.echo("Now yours:  padcheck preflight HPARAMS --requests FILE --tokenizer DIR")
     return 0
 

@@ -23,6 +23,14 @@ def data_root() -> Path:
     )
 
 
+def install(extra: str) -> str:
+    """The command that adds an extra: in a checkout with its pinned versions, since the newest torch brings gigabytes of GPU
+    libraries."""
+    if data_root() == _PACKAGE.parent:
+        return f"python -m pip install -c constraints.txt -e '.[{extra}]'"
+    return f"pip install 'padcheck[{extra}]'"
+
+
 def rules_dir() -> Path:
     """`rules/`: rule pages, editors, models, schemas."""
     return data_root() / "rules"

@@ -15,6 +15,7 @@ import torch
 from padcheck import demonstrating
 from padcheck.cli import main
 from padcheck.editing.places import PROVENANCE
+from padcheck.resources import install
 from tests.verifying.models import TEMPLATES, opened, valid
 
 Files = dict[str, Any]
@@ -148,7 +149,7 @@ def test_the_demo_without_torch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr(demonstrating, "find_spec", lambda name: None)
     assert main(["demo"]) == 0
     shown = capsys.readouterr()
-    assert "pip install 'padcheck[edit]'" in shown.out.splitlines()[-2]
+    assert f"{install('edit')}, and run padcheck demo again" in shown.out.splitlines()[-2]
     assert "context templates, sdpa" not in shown.out
 
 
