@@ -57,7 +57,7 @@ def test_what_it_names_exists() -> None:
     source = ROOT / "padcheck" / "pytest_plugin.py"
     if source.is_file():
         assert set(re.findall(r"`(padcheck_\w+)`", section())) == set(
-            re.findall(r'addini\("(\w+)"', source.read_text("utf-8"))
+            re.findall(r'addini\(\s*"(\w+)"', source.read_text("utf-8"))
         )
 
 
