@@ -645,7 +645,7 @@ def test_broken_rows(tmp_path: Path, row: str, message: str, line: int, stopped:
         ("r.json", b"\xef\xbb\xbf", "The file is empty.", ""),
         ("r.jsonl", b"\n\n", "The file is empty.", ""),
         ("r.csv", b"", "The file is empty.", ""),
-        ("r.json.gz", gzip.compress(b""), "The file is empty.", ""),
+        ("r.json.gz", gzip.compress(b"", mtime=0), "The file is empty.", ""),
         ("r.json", b"[\n]\n", "There is no request in the file.", ""),
         ("r.json", b'{"requests": []}', "There is no request in the file.", ""),
         ("r.csv", b"case_id,prompt,subject,target_new\n\n", "There is no request in the file.", ""),
