@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, contextmanager
@@ -62,7 +64,7 @@ def run_stats(options: StatsOptions, *, say: Callable[[str], None] = print) -> i
     say  where the summary goes. Under torchrun only the first rank speaks and writes.
     """
     try:
-        with _ranks() as rank:
+        with _ranks() as rank, _ended():
             return _run(options, rank, say)
     except (SourceError, EditError, OSError, ValueError) as error:
         print(f"padcheck stats: {error}", file=sys.stderr)
@@ -233,6 +235,19 @@ def _ranks() -> Iterator[int]:
         yield distributed.get_rank()
     finally:
         distributed.destroy_process_group()
+
+
+@contextmanager
+def _ended() -> Iterator[None]:
+    """SIGTERM, by which torchrun and schedulers end a job, is Ctrl-C: what is done is kept."""
+    if threading.current_thread() is not threading.main_thread():  # only there can a handler be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Bar:

@@ -585,6 +585,27 @@ def test_run_stats(job: StatsOptions, llama: Any, capsys: pytest.CaptureFixture[
     assert not job.out.with_name("out.safetensors.partial").exists()
 
 
+def test_a_job_that_a_scheduler_ends_is_taken_up(
+    job: StatsOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add, added, heard = second_moments._Sum.add, itertools.count(1), signal.getsignal(signal.SIGTERM)
+    assert job.out is not None
+
+    def ended(self: Any, keys: Any) -> None:
+        if next(added) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        add(self, keys)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(second_moments._Sum, "add", ended)
+        with pytest.raises(KeyboardInterrupt):
+            run_stats(job)
+    assert signal.getsignal(signal.SIGTERM) is heard
+    assert job.out.with_name("out.safetensors.partial").exists()
+    assert "the same command goes on from there" in capsys.readouterr().err
+    assert run_stats(job) == 0
+
+
 def test_run_stats_says_what_is_wrong(job: StatsOptions, capsys: pytest.CaptureFixture[str]) -> None:
     job.hparams.write_text("layers: 5\n")
     assert run_stats(job) == 2
