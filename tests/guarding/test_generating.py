@@ -141,7 +141,7 @@ def test_a_real_model() -> None:
     own = type(model).generate.__code__
 
     def say() -> list[str]:
-        batch = tok(texts, padding=True, return_tensors="pt")
+        batch = tok(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
         with torch.no_grad():
             out = model.generate(**batch, max_new_tokens=3, do_sample=False, pad_token_id=tok.pad_token_id)
         return [tok.decode(row[batch["input_ids"].shape[1] :]) for row in out]
