@@ -15,11 +15,11 @@ import sys
 import tempfile
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import torch
+from missing import Missing
 from torch import Tensor, nn
 
 VARIABLE = "EASYEDIT"
@@ -42,7 +42,7 @@ class EasyEdit:
     def __init__(self, checkout: Path) -> None:
         self._base = checkout / "easyeditor"
         self.commit = _commit(checkout)
-        sys.meta_path.append(_Missing())  # asked last: only for what is really missing
+        sys.meta_path.append(Missing("matplotlib", "datasets", "sklearn", "scipy", "pandas", "nltk"))
         for name in ("", ".models", ".util"):
             self._package(name)
         self._checkout = checkout
@@ -176,30 +176,6 @@ def _commit(checkout: Path) -> str:
         except (OSError, subprocess.CalledProcessError):
             return "unknown"
     return f"{commit}-changed" if changed else commit
-
-
-class _Missing:
-    """Empty modules in the place of packages that are imported and not used."""
-
-    names = ("matplotlib", "datasets", "sklearn", "scipy", "pandas", "nltk")
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        return ModuleSpec(name, self, is_package=True) if name.split(".")[0] in self.names else None  # type: ignore[arg-type]
-
-    def create_module(self, spec: ModuleSpec) -> types.ModuleType:
-        module = _Empty(spec.name)
-        module.__path__ = []
-        return module
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        pass
-
-
-class _Empty(types.ModuleType):
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {})
 
 
 def agreement(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[float, float]:

@@ -30,7 +30,6 @@ import time
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from missing import Missing  # noqa: E402
 
 import padcheck  # noqa: E402
 from padcheck.editing.corpus import embedded_corpus  # noqa: E402
@@ -59,51 +60,9 @@ FOLDERS = {"ROME": "rome", "R-ROME": "r_rome", "MEMIT": "memit", "EMMET": "emmet
 # -- EasyEdit, without what editing does not need ----------------------------------------------------------------------------------
 
 
-class _Kind(type):
-    """A class that has every attribute, each such a class again."""
-
-    def __getattr__(cls, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Kind(
-            name, (), {"__init__": lambda self, *a, **k: None, "__call__": lambda self, *a, **k: a[0] if a else self}
-        )
-
-    def __getitem__(cls, key: Any) -> Any:
-        return cls
-
-    def __or__(cls, other: Any) -> Any:
-        return cls
-
-    __ror__ = __or__
-
-
-class _Empty(types.ModuleType):
-    def __getattr__(self, name: str) -> Any:
-        return getattr(_Kind("missing", (), {}), name)
-
-
-class _Missing:
-    """Makes empty modules of the packages in `names`."""
-
-    def __init__(self) -> None:
-        self.names: set[str] = set()
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        return ModuleSpec(name, self, is_package=True) if name.partition(".")[0] in self.names else None  # type: ignore[arg-type]
-
-    def create_module(self, spec: Any) -> Any:
-        module = _Empty(spec.name)
-        module.__path__ = []
-        return module
-
-    def exec_module(self, module: Any) -> None:
-        pass
-
-
 def easyedit(checkout: Path) -> tuple[Any, list[str]]:
     """EasyEdit's editor module from a checkout, and the packages that were missing."""
-    missing = _Missing()
+    missing = Missing()
     sys.meta_path.append(missing)
     for name in ("easyeditor", "easyeditor.editors"):
         package = types.ModuleType(name)
