@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from padcheck.diagnostics import RequestRef
 from padcheck.editing.places import PROVENANCE, check_writable
 from padcheck.sources.hparams import read_hparams
 from padcheck.sources.reading import SourceError
@@ -99,7 +100,7 @@ def run_stats(options: Mapping[str, Any]) -> int:
 def run_verify(options: Mapping[str, Any]) -> int:
     """`padcheck verify`: the same edits right, left and corrected; returns 0, or 1 where "corrected" is not "right"."""
     with _telling("verify") as told:
-        page = Path(options["html"]) if options["html"] else None
+        page = _path(options["html"])
         if page is not None:
             if not page.absolute().parent.is_dir():
                 raise _Refused(f"{page} cannot be written: name a file in a folder that exists.")
@@ -159,8 +160,7 @@ def _requests(path: str, limit: int | None) -> list[Request]:
     found: list[Request] = []
     for one in islice(read_requests(path), limit):
         if isinstance(one, RequestProblem):
-            named = f"request {one.index}" if one.case_id is None else f"request {one.index} (case_id {one.case_id})"
-            raise _Refused(f"{path}, {named}: {one.message} {one.remedy}".rstrip())
+            raise _Refused(f"{path}, {RequestRef(one.index, one.case_id)}: {one.message} {one.remedy}".rstrip())
         found.append(one)
     return found
 

@@ -7,12 +7,11 @@ the state. Source: Fang et al. 2024 (arXiv 2410.02355).
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from torch import Tensor
 
 from padcheck.editing.architecture import Site
+from padcheck.editing.digest import tensor_digest
 from padcheck.editing.errors import CovarianceError, StateError
 from padcheck.editing.keys import Walk
 from padcheck.editing.session import Session
@@ -22,7 +21,12 @@ from padcheck.editing.state import Projection
 
 
 def rewrite(session: Session) -> None:
-    """Edit all facts together, and add their keys to the state's."""
+    """Edit all facts together, and add their keys to the state's.
+
+    Raises StateError where the state's projections are of another threshold or second moment than this edit is given.
+    """
+    for (site,) in session.architecture.sites:
+        _check_projection(session, site)
     rewrite_layers(session, update)
     walk = Walk(session.decoder, session.facts)
     for (site,) in session.architecture.sites:
@@ -44,24 +48,10 @@ def update(session: Session, site: Site, keys: Tensor, residual: Tensor) -> Tens
 
 
 def null_space(session: Session, site: Site) -> Tensor:
-    """P of a site, [d_in, d_in] float64; worked out once for all edits in a row.
-
-    Raises StateError where the state's P is of another threshold or second moment than this edit is given.
-    """
-    threshold, known = session.hparams.nullspace_threshold, session.state.projections.get(site.name)
-    moment = session.moment(site) if known is None or session.covariance else None
-    digest = "" if moment is None else _digest(moment)
-    if known is not None and known.threshold != threshold:
-        raise StateError(
-            f"the state's projection of {site.name} is for nullspace_threshold {known.threshold:g}, not {threshold:g}: edits in "
-            "a row share one"
-        )
-    if known is not None and digest and known.moment != digest:
-        raise StateError(
-            f"the state's projection of {site.name} is of another second moment than the one given: edits in a row share one"
-        )
+    """P of a site, [d_in, d_in] float64; worked out once for all edits in a row."""
+    known = session.state.projections.get(site.name)
     if known is None:
-        assert moment is not None
+        threshold, moment = session.hparams.nullspace_threshold, session.moment(site)
         values, vectors = torch.linalg.eigh(moment)
         small = vectors[:, values < threshold]
         if not small.shape[1]:
@@ -71,11 +61,20 @@ def null_space(session: Session, site: Site) -> Tensor:
             )
         if small.shape[1] == len(values):
             session.notes.append(f"{site.name}: every eigenvalue is below nullspace_threshold, so nothing is protected")
-        known = session.state.projections[site.name] = Projection((small @ small.T).cpu(), threshold, digest)
+        known = session.state.projections[site.name] = Projection((small @ small.T).cpu(), threshold, tensor_digest(moment))
     return known.matrix.to(site.weight.device)
 
 
-def _digest(moment: Tensor) -> str:
-    """Rounded, so that it is the same in float32 and float64 and on every device."""
-    numbers = torch.cat([moment.diagonal(), moment.sum(0)]).cpu().tolist()
-    return hashlib.sha256(" ".join(f"{number:.3g}" for number in numbers).encode()).hexdigest()[:16]
+def _check_projection(session: Session, site: Site) -> None:
+    known, threshold = session.state.projections.get(site.name), session.hparams.nullspace_threshold
+    if known is None:
+        return
+    if known.threshold != threshold:
+        raise StateError(
+            f"the state's projection of {site.name} is for nullspace_threshold {known.threshold:g}, not {threshold:g}: edits in "
+            "a row share one"
+        )
+    if session.covariance and known.moment != tensor_digest(session.moment(site)):
+        raise StateError(
+            f"the state's projection of {site.name} is of another second moment than the one given: edits in a row share one"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -211,11 +211,21 @@ def whole(value: Any) -> int:
     return int(number)
 
 
+def has_layer(template: str) -> bool:
+    """Whether a module's name has one `{}` for the layer, and no other braces."""
+    return template.count("{}") == 1 and not {"{", "}"} & set(template.replace("{}", ""))
+
+
+def are_layers(layers: Sequence[int]) -> bool:
+    """Whether these are layers, counted from 0, each once, in ascending order."""
+    return bool(layers) and list(layers) == sorted(set(layers)) and layers[0] >= 0
+
+
 def _check(hparams: EditHparams) -> None:
     def refuse(name: str, why: str) -> None:
         raise HparamsError(f"'{name}' is {getattr(hparams, name)!r}: {why}")
 
-    if not hparams.layers or list(hparams.layers) != sorted(set(hparams.layers)) or hparams.layers[0] < 0:
+    if not are_layers(hparams.layers):
         refuse("layers", "layers are counted from 0, each once, in ascending order")
     if hparams.fact_token not in get_args(FactToken):
         refuse("fact_token", f"one of {', '.join(get_args(FactToken))}")
@@ -234,5 +244,5 @@ def _check(hparams: EditHparams) -> None:
         refuse("enable_prompt_keys", "exactly one of enable_prompt_keys and enable_random_prefix_keys must be true")
     named = (*hparams.rewrite_module_tmps, hparams.layer_module_tmp, hparams.mlp_module_tmp, hparams.attn_module_tmp)
     for template in filter(None, named):
-        if template.count("{}") != 1 or {"{", "}"} & set(template.replace("{}", "")):
+        if not has_layer(template):
             raise HparamsError(f"the module name {template!r} needs exactly one {{}}, where the layer's number goes")

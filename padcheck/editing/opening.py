@@ -16,7 +16,7 @@ from padcheck.editing.digest import model_digest
 from padcheck.editing.errors import CovarianceError
 from padcheck.editing.hparams import EditHparams
 from padcheck.editing.places import PROVENANCE
-from padcheck.editing.second_moments import estimate, load
+from padcheck.editing.second_moments import estimate, load, load_key
 from padcheck.editing.stats_files import cached_files, own_file, read_cached
 from padcheck.sources.reading import SourceError
 
@@ -106,9 +106,10 @@ def found_moments(model: nn.Module, hparams: EditHparams, folder: Path, given: P
     Raises CovarianceError where they are another model's, SourceError where there is no such file.
     """
     path = given
-    if path is None and needs_moments(hparams) and hparams.stats_dir:
-        own = own_file(hparams.stats_dir, folder, hparams.rewrite_module_tmps, hparams.layers)
-        path = own if own.is_file() else None
+    if path is None and needs_moments(hparams):
+        path = _own_file(hparams, folder)
+        if path is not None and not path.is_file():
+            return None
     if path is None:
         return None
     if path.is_dir():
@@ -124,11 +125,12 @@ def found_moments(model: nn.Module, hparams: EditHparams, folder: Path, given: P
         raise SourceError("there is no such file.", path=str(path))
     now = model_digest(model)
     note = f"second moments are those in {path}" if given is None else None
-    moments = load(path)
-    if moments.key.model != now and moments.key.model in lineage(folder, now):
+    model_of_file = load_key(path).model
+    if model_of_file != now and model_of_file in lineage(folder, now):
         note = f"second moments are those in {path}, of the model before the edits that {PROVENANCE} tells of"
     else:
-        moments = load(path, {"model": now})
+        model_of_file = now
+    moments = load(path, {"model": model_of_file})
     return FoundMoments(moments.matrices, asdict(moments.key), note)
 
 
@@ -142,12 +144,19 @@ def lineage(folder: Path, digest: str) -> tuple[str, ...]:
         return ()
 
 
+def _own_file(hparams: EditHparams, folder: Path) -> Path | None:
+    """The file that `padcheck stats` writes for these hparams; None where they name no folder for it."""
+    if not hparams.stats_dir:
+        return None
+    return own_file(hparams.stats_dir, folder, hparams.rewrite_module_tmps, hparams.layers)
+
+
 def where_moments_belong(hparams: EditHparams, folder: Path) -> str:
     """How to come by second moments, in a sentence."""
-    if not hparams.stats_dir:
+    own = _own_file(hparams, folder)
+    if own is None:
         return "write them with `padcheck stats` and give --covariance PATH"
-    own = own_file(hparams.stats_dir, folder, hparams.rewrite_module_tmps, hparams.layers)
-    there = Path(hparams.stats_dir) / folder.resolve().name
+    there = own.parent
     if there.is_dir() and any(there.rglob("*_mom2*.npz")):
         return (
             f"`padcheck stats` writes them to {own}; --covariance {there} takes the framework's own caches, which bear the "

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from padcheck.diagnostics import RequestRef
 from padcheck.editing.errors import RequestError, TemplateError
 from padcheck.positions.rows import fact_column as true_column
 from padcheck.positions.rows import split_template
@@ -96,8 +97,7 @@ def requests_of(records: Iterable[Mapping[str, Any] | Request] | Mapping[str, An
             continue
         for one in as_requests(several):
             if isinstance(one, RequestProblem):
-                name = f"request {one.index}" if one.case_id is None else f"request {one.index} (case_id {one.case_id})"
-                raise RequestError(f"{name}: {one.message} {one.remedy}".rstrip())
+                raise RequestError(f"{RequestRef(one.index, one.case_id)}: {one.message} {one.remedy}".rstrip())
             found.append(one)
     if not found:
         raise RequestError("there is no request")
@@ -141,7 +141,7 @@ def _check_known(fact: Fact, unknown: int | None) -> None:
 def _fact(
     request: Request, reader: TokenReader, texts: Sequence[str], fact_token: str, compat: str | None, notes: list[str]
 ) -> Fact:
-    name = f"request {request.index}" if request.case_id is None else f"request {request.index} (case_id {request.case_id})"
+    name = str(RequestRef(request.index, request.case_id))
     before, after = _parts(request, name)
     prompt = before + request.subject + after
     start = len(before)

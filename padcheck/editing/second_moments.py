@@ -733,14 +733,8 @@ def load(path: str | os.PathLike[str], expected: MomentsKey | Mapping[str, Any] 
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    header = _header(Path(path))
-    try:
-        names = {one.name for one in fields(MomentsKey)}
-        key = MomentsKey(**{**header["key"], "modules": tuple(header["key"]["modules"])})
-        layout = str(header["layout"])
-        cut = Cut(**header["cut"]) if "cut" in header else None
-    except (KeyError, TypeError):
-        raise CovarianceError(f"{path} holds no second moments of padcheck") from None
+    key, layout, cut = _about(path)
+    names = {one.name for one in fields(MomentsKey)}
     wanted = asdict(expected) if isinstance(expected, MomentsKey) else dict(expected or {})
     if unknown := wanted.keys() - names:
         raise ValueError(f"a key of second moments has no field {', '.join(sorted(unknown))}")
@@ -759,6 +753,21 @@ def load(path: str | os.PathLike[str], expected: MomentsKey | Mapping[str, Any] 
         if matrix is None or matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or not bool(matrix.isfinite().all()):
             raise CovarianceError(f"{path} is damaged: no finite square matrix for '{name}'")
     return Moments(key, matrices, layout, cut)
+
+
+def load_key(path: str | os.PathLike[str]) -> MomentsKey:
+    """The key of a file that `save` wrote; its matrices are not read. Raises CovarianceError where it is no such file."""
+    return _about(path)[0]
+
+
+def _about(path: str | os.PathLike[str]) -> tuple[MomentsKey, str, Cut | None]:
+    """Key, layout and cut, as they stand in the file's metadata."""
+    header = _header(Path(path))
+    try:
+        key = MomentsKey(**{**header["key"], "modules": tuple(header["key"]["modules"])})
+        return key, str(header["layout"]), Cut(**header["cut"]) if "cut" in header else None
+    except (KeyError, TypeError):
+        raise CovarianceError(f"{path} holds no second moments of padcheck") from None
 
 
 _ANOTHER_MODEL = ". These second moments are of another model's weights: run `padcheck stats` on this one"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from padcheck.editing.corpus import Walk, open_corpus
 from padcheck.editing.errors import EditError, HparamsError
-from padcheck.editing.hparams import converted, whole
+from padcheck.editing.hparams import are_layers, converted, has_layer, whole
 from padcheck.editing.places import check_writable
 from padcheck.editing.stats_files import own_file
 from padcheck.sources.hparams import read_hparams
@@ -79,12 +79,12 @@ def _templates_and_layers(hparams: Path, values: Mapping[str, Any]) -> tuple[lis
     if values.get("layers") is None:
         raise HparamsError(f"{hparams} has no 'layers'")
     layers: list[int] = list(converted("layers", values["layers"]))
-    if not layers or layers != sorted(set(layers)) or layers[0] < 0:
+    if not are_layers(layers):
         raise HparamsError(
             f"{hparams}: 'layers' is {values['layers']!r}: layers are counted from 0, each once, in ascending order"
         )
     for template in templates:
-        if not isinstance(template, str) or template.count("{}") != 1 or {"{", "}"} & set(template.replace("{}", "")):
+        if not isinstance(template, str) or not has_layer(template):
             raise HparamsError(
                 f"{hparams}: 'rewrite_module_tmp' is no module name with one {{}} for the layer: {template!r}"
             )
