@@ -152,6 +152,13 @@ def test_every_kind_has_a_rule_and_every_rule_a_kind() -> None:
     assert rules().keys() >= RULES
 
 
+@pytest.mark.parametrize(("loss_layer", "rules"), [(31, {"HPR118"}), (32, {"HPR113", "HPR118"})])
+def test_one_mistake_is_told_once(write: Write, loss_layer: int, rules: set[str]) -> None:
+    """A layer that the model does not have says nothing about v_loss_layer, which is right where it names the last one."""
+    path = write({**MEMIT, **LLAMA, "layers": [4, 5, 6, 80], "v_loss_layer": loss_layer})
+    assert {finding.rule for finding in run(path).findings if finding.severity == "error"} == rules
+
+
 def test_duplicates_say_both_places(write: Write) -> None:
     path = write(
         "".join(f"{key}: {json.dumps(value)}\n" for key, value in ROME.items()) + "v_lr: 0.1\n", "ROME/gpt2-xl.yaml"

@@ -58,7 +58,8 @@ def loss_layer(case: Case) -> Iterator[Finding]:
     value, model = case.values.get("v_loss_layer"), case.model
     if not isinstance(value, int) or isinstance(value, bool) or model is None or case.variant is None:
         return
-    effective = max([value, *case.layers()])
+    # A layer that the model does not have is another rule's (HPR118).
+    effective = max([value, *(layer for layer in case.layers() if layer <= model.last)])
     if effective == model.last:
         return
     place, last = case.place("v_loss_layer"), model.last
